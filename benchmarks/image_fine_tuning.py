@@ -1,0 +1,134 @@
+"""Test accuracy on the shared picture sets: linear probe, feature extraction, staged fine-tuning, the keras.io guide.
+
+    python benchmarks/image_fine_tuning.py --shared ../shared
+
+prints the README's table. Every method has the same body (MobileNetV2 0.35 at 224, ImageNet weights), the same training
+pictures (a fifth of them held out for validation, by the seed) and the same test pictures; nothing is selected on those.
+Results are kept in `--results` as they come, so that the command can be stopped and started again.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import tempfile
+
+SETS = ("hymenoptera", "flowers", "pacs_photo", "pacs_sketch")
+METHODS = ("probe", "feature_extraction", "staged_fine_tuning", "guide_head", "guide_fine_tuned")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=pathlib.Path, default=pathlib.Path("../shared"))
+    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("runs/image_fine_tuning.json"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
+    options = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as keras_home:
+        lend_weights(options.shared, pathlib.Path(keras_home))
+        results = json.loads(options.results.read_text()) if options.results.exists() else {}
+        for seed in range(options.seeds):
+            for name in options.sets:
+                key = f"{name}/{seed}"
+                if key not in results:
+                    results[key] = measure(options.shared / "images" / name, seed)
+                    print(key, results[key], flush=True)
+                    options.results.parent.mkdir(parents=True, exist_ok=True)
+                    options.results.write_text(json.dumps(results, indent=2))
+    print(table(results, options.sets, options.seeds))
+
+
+def lend_weights(shared: pathlib.Path, keras_home: pathlib.Path) -> None:
+    """Points Keras at the shared weights through a folder that it may write to; before Keras is imported."""
+    os.environ["KERAS_HOME"] = str(keras_home)
+    (keras_home / "models").symlink_to((shared / "keras_home" / "models").resolve())
+
+
+def measure(folder: pathlib.Path, seed: int) -> dict[str, float]:
+    """Test accuracy of every method on one set with one seed."""
+    import keras
+
+    import keras_transfer as kt
+
+    test = "val" if folder.name == "hymenoptera" else "test"
+    splits = kt.data.images({"train": folder / "train", "test": folder / test}, seed=seed)
+    found = {}
+
+    def classifier():
+        keras.utils.set_random_seed(seed)
+        return kt.image_classifier("MobileNetV2", splits.classes, alpha=0.35)
+
+    for method in (kt.feature_extraction, kt.staged_fine_tuning):
+        model = classifier()
+        found[method.__name__] = kt.fit(model, splits, method(model), seed=seed, verbose=False).report.accuracy
+    found["probe"] = linear_probe(classifier(), splits)
+    found["guide_head"], found["guide_fine_tuned"] = keras_io_guide(splits, seed)
+    return {name: round(found[name], 4) for name in METHODS}
+
+
+def arrays(splits, split, model):
+    """A split's pictures at the model's size, and their labels."""
+    return splits.peek(split, range(len(split)), model), split.labels
+
+
+def linear_probe(model, splits) -> float:
+    """Logistic regression on the frozen, pooled features of the training split."""
+    import keras
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    features = keras.Model(model.input, model.get_layer("pool").output)
+    (x, y), (x_test, y_test) = arrays(splits, splits.train, model), arrays(splits, splits.test, model)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.01))
+    probe.fit(features.predict(x, verbose=0), y)
+    return float(probe.score(features.predict(x_test, verbose=0), y_test))
+
+
+def keras_io_guide(splits, seed: int) -> tuple[float, float]:
+    """What the transfer-learning guide on keras.io does by hand: 20 epochs of the head, then all at 1e-5 for 10."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    base_model = keras.applications.MobileNetV2(alpha=0.35, include_top=False, input_shape=(224, 224, 3))
+    base_model.trainable = False
+    inputs = keras.Input((224, 224, 3))
+    x = keras.layers.RandomRotation(0.1)(keras.layers.RandomFlip("horizontal")(inputs))
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(x)
+    x = keras.layers.GlobalAveragePooling2D()(base_model(x, training=False))
+    outputs = keras.layers.Dense(len(splits.classes))(keras.layers.Dropout(0.2)(x))
+    model = keras.Model(inputs, outputs)
+    data = {split.name: arrays(splits, split, model) for split in splits.all}
+
+    def train(learning_rate, epochs):
+        model.compile(
+            optimizer=keras.optimizers.Adam(learning_rate),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            jit_compile=False,
+        )
+        model.fit(*data["train"], batch_size=32, epochs=epochs, validation_data=data["validation"], verbose=0)
+        return model.evaluate(*data["test"], verbose=0)[1]
+
+    head = train(1e-3, 20)
+    base_model.trainable = True
+    return head, train(1e-5, 10)
+
+
+def table(results: dict, sets, seeds: int) -> str:
+    """Mean over the seeds, with the lowest and the highest, as Markdown."""
+    lines = ["| method | " + " | ".join(sets) + " | mean |", "|---" * (len(sets) + 2) + "|"]
+    for method in METHODS:
+        cells, means = [], []
+        for name in sets:
+            values = [results[f"{name}/{seed}"][method] for seed in range(seeds)]
+            means.append(statistics.mean(values))
+            cells.append(f"{means[-1]:.3f} ({min(values):.3f}–{max(values):.3f})")
+        lines.append(f"| {method} | {' | '.join(cells)} | {statistics.mean(means):.3f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Frozen means frozen: weights, statistics, dropout and stochastic depth.
+
+Stock Keras goes on dropping inside a frozen body during `fit`, also where the body was called with `training=False`
+(a functional model overrides that argument). Here every layer of a frozen part is told to run as at inference, whatever it
+is told from outside. That makes a frozen part a pure function of its input: the features that a head is trained on are
+the features that it will see in use, and they can be computed once.
+"""
+
+import inspect
+import types
+from collections.abc import Collection, Iterable
+from typing import Literal
+
+import keras
+
+from keras_transfer import state
+from keras_transfer.errors import explain
+
+BatchNorm = Literal["frozen", "adapt"]
+
+
+def _call_as_at_inference(self, *args, **kwargs):
+    kwargs["training"] = False
+    return type(self).call(self, *args, **kwargs)
+
+
+def _tells_training_apart(layer: keras.Layer) -> bool:
+    return "training" in inspect.signature(type(layer).call).parameters
+
+
+def runs_as_at_inference(layer: keras.Layer) -> bool:
+    """Whether `set_inference(layer, True)` holds for this layer."""
+    return getattr(layer.__dict__.get("call"), "__func__", None) is _call_as_at_inference
+
+
+def set_inference(layer: keras.Layer, inference: bool) -> None:
+    """Makes one layer behave as at inference for good, or lets it follow `training` again.
+
+    Takes effect when the step is next traced, so compile afterwards. The layer's configuration is untouched: a saved
+    model has its dropout rates still.
+
+    Example:
+
+    >>> import numpy as np
+    >>> dropout = keras.layers.Dropout(0.5)
+    >>> set_inference(dropout, True)
+    >>> float(np.sum(dropout(np.ones((1, 100)), training=True)))
+    100.0
+    """
+    if not _tells_training_apart(layer):
+        return
+    if inference and not runs_as_at_inference(layer):
+        # A bound method, not a closure: a deep copy of the layer then gets one bound to the copy.
+        layer.call = types.MethodType(_call_as_at_inference, layer)
+    elif not inference and runs_as_at_inference(layer):
+        del layer.call
+
+
+def is_batch_norm(layer: keras.Layer) -> bool:
+    """Whether the layer keeps moving statistics of the batches it has seen."""
+    return isinstance(layer, keras.layers.BatchNormalization)
+
+
+def freeze(model: keras.Model) -> None:
+    """Freezes a whole model: no weight trains, no statistic moves, nothing drops.
+
+    Example:
+
+    >>> body = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dropout(0.5)])
+    >>> freeze(body)
+    >>> len(body.trainable_variables)
+    0
+    """
+    model.trainable = False
+    for layer in state.sublayers(model):
+        set_inference(layer, True)
+
+
+def wake(model: keras.Model, layers: Iterable[keras.Layer], *, batch_norm: BatchNorm = "frozen") -> None:
+    """Makes exactly `layers` train and follow `training`; freezes every other layer of the model.
+
+    Args:
+        model: the model, `layers` somewhere inside it.
+        layers: the layers to train; those below a composite layer are to be named as well.
+        batch_norm: `"frozen"` leaves every batch normalisation as it was pretrained, statistics, scale and offset, also
+            in the awake part. `"adapt"` trains those in the awake part and lets their statistics follow the new data.
+
+    Raises:
+        ValueError: if a layer is not part of the model, or the policy has another name.
+    """
+    if batch_norm not in ("frozen", "adapt"):
+        raise ValueError(
+            explain("`batch_norm` names no policy.", given=repr(batch_norm), expected="'frozen' or 'adapt'")
+        )
+    everything = state.sublayers(model)
+    named = {id(layer): layer for layer in layers}
+    strangers = named.keys() - {id(layer) for layer in everything}
+    if strangers:
+        raise ValueError(
+            explain(
+                f"These layers are not part of the model {model.name!r}.",
+                given=[named[stranger].name for stranger in strangers],
+            )
+        )
+    trains = {key for key, layer in named.items() if batch_norm == "adapt" or not is_batch_norm(layer)}
+    # From the containers down, because a container's flag is handed on to all that it holds.
+    for layer in [model, *everything]:
+        layer.trainable = id(layer) in trains or any(id(below) in trains for below in state.sublayers(layer))
+    for layer in everything:
+        for variable in state.own_trainable_variables(layer):
+            variable.trainable = id(layer) in trains
+        set_inference(layer, id(layer) not in trains and not _holds_any(layer, trains))
+    _check_what_trains(model, [layer for layer in everything if id(layer) in trains])
+
+
+def _holds_any(layer: keras.Layer, keys: Collection[int]) -> bool:
+    return any(id(below) in keys for below in state.sublayers(layer))
+
+
+def _check_what_trains(model: keras.Model, layers: Iterable[keras.Layer]) -> None:
+    """Raises where Keras would train another set of variables than was asked for."""
+    wanted = {id(variable) for layer in layers for variable in state.own_trainable_variables(layer)}
+    found = {id(variable) for variable in model.trainable_variables}
+    wrong = [identity.path for identity, variable in state.walk(model) if id(variable) in wanted ^ found]
+    if wrong:
+        raise RuntimeError(
+            explain(
+                f"Keras would not train what was asked for in {model.name!r}.",
+                given=wrong,
+                expected="exactly the variables of the named layers",
+                to_mend="report this with the model's summary; it is a defect of keras_transfer",
+            )
+        )

@@ -1,0 +1,1 @@
+"""Builders: a body and a head become a `keras.Model`."""

@@ -1,0 +1,117 @@
+"""Pictures and labels that are arrays already."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_transfer.data.examples import ArrayExamples
+from keras_transfer.data.sources import WHOLE, Found
+from keras_transfer.errors import explain
+
+
+def arrays(pictures: Any, labels: Any, *, name: str = "x") -> Found:
+    """Pictures and labels that are arrays already.
+
+    Args:
+        pictures: shape (pictures, height, width, 3), (…, 1) or (pictures, height, width); uint8 or float, 0..255.
+        labels: whole numbers or names, shape (pictures,), or one-hot, shape (pictures, classes).
+        name: what the pictures are called in messages.
+
+    Raises:
+        ValueError: their lengths disagree, or the labels are of no such kind.
+    """
+    pictures = pictures if hasattr(pictures, "shape") or isinstance(pictures, Sequence) else np.asarray(pictures)
+    class_names = _class_names(labels)
+    if len(pictures) != len(class_names):
+        raise ValueError(
+            explain(
+                "There are not as many labels as pictures.",
+                given=f"{len(pictures)} pictures, {len(class_names)} labels",
+                expected="one label for each picture",
+            )
+        )
+    shape = getattr(pictures, "shape", None)
+    if shape is not None and not (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3))):
+        raise ValueError(
+            explain(
+                "`x` does not have the shape of pictures.",
+                given=tuple(shape),
+                expected="(pictures, height, width, 3), (pictures, height, width, 1) or (pictures, height, width)",
+                to_mend="move the channels last: x.transpose(0, 2, 3, 1)"
+                if len(shape) == 4 and shape[1] in (1, 3)
+                else None,
+            )
+        )
+    check_pixels(pictures, name)
+    return Found({WHOLE: ArrayExamples(pictures, class_names, name=name)}, {WHOLE: set(class_names)})
+
+
+def _class_names(labels: Any) -> list[str]:
+    given = np.asarray(labels)
+    if given.ndim == 2 and given.shape[1] == 1:
+        given = given[:, 0]
+    if (
+        given.ndim == 2
+        and given.dtype.kind in "uifb"
+        and ((given == 0) | (given == 1)).all()
+        and (given.sum(1) == 1).all()
+    ):
+        given = given.argmax(axis=1)
+    if given.dtype == object and all(isinstance(label, str) for label in given.flat):
+        given = given.astype(str)
+    if given.dtype.kind == "f" and given.ndim == 1 and (given == np.floor(given)).all():
+        given = given.astype(np.int64)
+    if given.ndim != 1 or given.dtype.kind not in "uiUSb":
+        raise ValueError(
+            explain(
+                "`y` does not hold one label for each picture.",
+                given=f"shape {given.shape}, type {given.dtype}",
+                expected="whole numbers or names of shape (pictures,), or one-hot rows of shape (pictures, classes)",
+            )
+        )
+    if given.dtype.kind in "ui" and given.size and given.min() < 0:
+        raise ValueError(explain("`y` holds a negative label.", given=given.min(), expected="whole numbers from 0"))
+    if given.dtype.kind == "S":
+        return [label.decode() for label in given.tolist()]
+    if given.dtype.kind == "b":
+        given = given.astype(np.int64)
+    return [str(label) for label in given.tolist()]
+
+
+def check_pixels(pictures: Any, name: str) -> None:
+    """Refuses floats that somebody has scaled already; whole numbers of 8 bits cannot be.
+
+    Args:
+        pictures: an array of pictures, or a sequence of them.
+        name: what they are called in the message.
+
+    Raises:
+        ValueError: no pixel exceeds 1, or some lie outside 0..255.
+
+    Example:
+
+    >>> check_pixels(np.full((1, 2, 2, 3), 255.0), "x")
+    """
+    if getattr(pictures, "dtype", None) == np.uint8:
+        return
+    lowest, highest = np.inf, -np.inf
+    for number in range(len(pictures)):
+        picture = np.asarray(pictures[number])
+        if picture.dtype == np.uint8 or picture.dtype.kind not in "uif" or not picture.size:
+            continue
+        lowest, highest = (
+            np.fmin(lowest, np.fmin.reduce(picture, None)),
+            np.fmax(highest, np.fmax.reduce(picture, None)),
+        )
+    if lowest > highest or (lowest >= 0 and (highest == 0 or 1 < highest <= 255)):
+        return
+    scaled = lowest >= -1.001 and highest <= 1.001
+    raise ValueError(
+        explain(
+            f"The pixels of `{name}` are scaled already." if scaled else f"The pixels of `{name}` lie outside 0..255.",
+            given=f"{lowest:g}..{highest:g}",
+            expected="0..255: the model holds its own preprocessing, and would scale a second time",
+            to_mend=None if not scaled else f"{name} * 255" if lowest >= 0 else f"({name} + 1) * 127.5",
+        )
+    )

@@ -1,0 +1,200 @@
+"""From what a source holds to train, validation and test: everything looked at, problems listed, what is missing held out."""
+
+import dataclasses
+import hashlib
+import warnings
+from collections.abc import Sequence
+
+from keras_transfer.data.examples import Examples
+from keras_transfer.data.scanning import Problem, refuse, scan
+from keras_transfer.data.sources import SPLITS, WHOLE, Found, in_order
+from keras_transfer.data.splits import Divided, Split
+from keras_transfer.errors import explain
+
+
+def check_settings(validation: float, test: float, on_bad_file: str) -> None:
+    """Refuses settings that mean nothing, before any file is read.
+
+    Raises:
+        ValueError: a part is not from 0 to below 1, or `on_bad_file` is neither "error" nor "skip".
+
+    Example:
+
+    >>> check_settings(0.2, 0.0, "error")
+    """
+    for name, fraction in (("validation", validation), ("test", test)):
+        if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction < 1:
+            raise ValueError(
+                explain(
+                    f"`{name}` is no part of the data.", given=repr(fraction), expected="a number from 0 to below 1"
+                )
+            )
+    if on_bad_file not in ("error", "skip"):
+        raise ValueError(
+            explain(
+                "`on_bad_file` is neither of its two values.", given=repr(on_bad_file), expected="'error' or 'skip'"
+            )
+        )
+
+
+def divided(
+    found: Found, *, validation: float, test: float, seed: int, skip: bool = False, per_class: int | None = None
+) -> Divided:
+    """Looks at all that was found, leaves out what is broken or refuses it, and holds out what splits are missing.
+
+    Args:
+        found: what a source holds.
+        validation: the part of each class to take off train where there is no validation.
+        test: the part to take off before, where there is no test.
+        seed: decides what is held out.
+        skip: whether to leave out what cannot be read.
+        per_class: how many examples of each class stay to train and validate on, once the test is taken off.
+
+    Raises:
+        ValueError: a problem remains; all of them are listed.
+    """
+    if test and "test" in found.splits:
+        raise ValueError(
+            explain(
+                "The source has a test split, and `test` asks for another.",
+                given=f"test={test}",
+                expected="test=0: a test split is used as it is",
+            )
+        )
+    good, skipped = _without_the_broken(found, skip)
+    present = set(good["train"].class_names)
+    classes = tuple(name for name in found.classes if name in present) if found.classes else in_order(present)
+    notes = list(found.notes)
+    for name, fraction in (("test", test), ("validation", validation)):
+        if name == "validation" and per_class is not None:
+            good["train"] = _few_of_each(good["train"], per_class, seed)
+        if fraction and name not in good:
+            good["train"], good[name] = _held_out(good["train"], fraction, name, seed)
+            notes.append(f"{name} is {100 * fraction:g} % of each class, taken off train")
+    splits = {name: Split(name, kept.examples, classes, kept.digests) for name, kept in good.items()}
+    notes += _shared_with_train(splits)
+    return Divided(*(splits.get(name) for name in SPLITS), tuple(notes), tuple(skipped))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """Examples that are sound, with the digest of each."""
+
+    examples: Examples
+    digests: Sequence[bytes]
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        return self.examples.class_names
+
+    def select(self, numbers: Sequence[int]) -> "_Kept":
+        return _Kept(self.examples.select(numbers), [self.digests[number] for number in numbers])
+
+
+def _without_the_broken(found: Found, skip: bool) -> tuple[dict[str, _Kept], list[str]]:
+    broken = list(found.problems)
+    good = {}
+    for name, examples in found.splits.items():
+        digests, problems = scan(examples)
+        broken += problems.values()
+        sound = [number for number in range(len(examples)) if number not in problems]
+        good["train" if name == WHOLE else name] = _Kept(examples, digests).select(sound)
+    lacking = _classes_lacking(found, good)
+    fatal = _classes_not_to_be_learnt(good)
+    if not skip:
+        mend = "put it right" + (', or leave it out: on_bad_file="skip"' if broken or lacking else "")
+        refuse([*broken, *lacking, *fatal], to_mend=mend)
+    refuse(fatal, to_mend="put it right; this cannot be left out")
+    skipped = [str(problem) for problem in [*broken, *lacking]]
+    if skipped:
+        counted = f"{len(broken)} that cannot be read were left out; {len(lacking)} classes lack pictures"
+        warnings.warn("\n  ".join([f"The data has problems: {counted}.", *skipped]), stacklevel=4)
+    return good, skipped
+
+
+def _classes_lacking(found: Found, good: dict[str, _Kept]) -> list[Problem]:
+    lacking = []
+    for split, declared in found.declared.items():
+        of, kept = ("", good["train"]) if split == WHOLE else (f" of {split}", good[split])
+        empty = declared - set(kept.class_names)
+        lacking += [Problem(f"class {name!r}{of}", "has no picture that can be read") for name in sorted(empty)]
+        missing = set(good["train"].class_names) - declared
+        lacking += [Problem(f"class {name!r}{of}", "is missing, and train has it") for name in sorted(missing)]
+    return lacking
+
+
+def _classes_not_to_be_learnt(good: dict[str, _Kept]) -> list[Problem]:
+    learnt = set(good["train"].class_names)
+    fatal = [
+        Problem(f"class {name!r} of {split}", "is not in train, so no model can learn it")
+        for split, kept in good.items()
+        for name in sorted(set(kept.class_names) - learnt)
+    ]
+    if not learnt:
+        fatal.append(Problem("train", "has no picture at all"))
+    if len(learnt) == 1:
+        fatal.append(Problem("train", f"has one class only, {next(iter(learnt))!r}; at least two can be told apart"))
+    return fatal
+
+
+def _ranked(kept: _Kept, seed: int) -> dict[str, list[list[int]]]:
+    """Per class its examples in an order drawn by (seed, content), whatever their files are called; equal ones together."""
+    by_class: dict[str, dict[bytes, list[int]]] = {}
+    for number, (name, digest) in enumerate(zip(kept.class_names, kept.digests, strict=True)):
+        by_class.setdefault(name, {}).setdefault(digest, []).append(number)
+
+    def drawn(digest: bytes) -> bytes:
+        return hashlib.sha256(b"%d " % seed + digest).digest()
+
+    return {name: [groups[digest] for digest in sorted(groups, key=drawn)] for name, groups in sorted(by_class.items())}
+
+
+def _held_out(kept: _Kept, fraction: float, name: str, seed: int) -> tuple[_Kept, _Kept]:
+    """What stays and what is held out of each class: at least one example on either side, equal ones on the same."""
+    held: set[int] = set()
+    too_few = []
+    for class_name, groups in _ranked(kept, seed).items():
+        if len(groups) < 2:
+            too_few.append(
+                Problem(f"class {class_name!r}", f"has one picture alone, so none can be held out for {name}")
+            )
+        wanted, taken = max(1, round(fraction * sum(map(len, groups)))), 0
+        for group in groups[:-1]:
+            if taken < wanted:
+                held.update(group)
+                taken += len(group)
+    refuse(too_few, to_mend=f"give it more pictures, or a {name} split, or hold none out: {name}=0")
+    numbers = range(len(kept.examples))
+    return (
+        kept.select([number for number in numbers if number not in held]),
+        kept.select([number for number in numbers if number in held]),
+    )
+
+
+def _few_of_each(kept: _Kept, per_class: int, seed: int) -> _Kept:
+    chosen: list[int] = []
+    for class_name, groups in _ranked(kept, seed).items():
+        numbers = [number for group in groups for number in group]
+        if not isinstance(per_class, int) or not 1 <= per_class <= len(numbers):
+            raise ValueError(
+                explain(
+                    "There are not that many examples of each class.",
+                    given=f"per_class={per_class}",
+                    expected=f"from 1 to {len(numbers)}, what class {class_name!r} has beside the test split",
+                )
+            )
+        chosen += numbers[:per_class]
+    return kept.select(sorted(chosen))
+
+
+def _shared_with_train(splits: dict[str, Split]) -> list[str]:
+    trained = set(splits["train"].digests)
+    notes = []
+    for name, split in splits.items():
+        shared = [number for number, digest in enumerate(split.digests) if digest in trained]
+        if name != "train" and shared:
+            notes.append(
+                f"{len(shared)} of the {len(split)} pictures of {name} are in train too, byte for byte: a model that knows"
+                f" them by heart looks better than it is. The first is {split.describe(shared[0])}"
+            )
+    return notes

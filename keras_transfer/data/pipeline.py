@@ -1,0 +1,150 @@
+"""Examples to batches: the only place that knows tf.data.
+
+Every position of the run is computed, not remembered: which example step s needs, and how it is augmented, is a function of
+(seed, epoch, example), so a run goes on at any step with the very same batches, decoding nothing that it skips.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_transfer.data import reading
+from keras_transfer.data.augmentation import Augmentation, augmented
+from keras_transfer.data.decoding import resize
+from keras_transfer.data.examples import Examples
+from keras_transfer.data.scanning import processors, refuse, scan
+from keras_transfer.data.splits import order
+
+Dataset = tf.data.Dataset
+
+if keras.config.backend() != "tensorflow":
+    # TensorFlow only feeds the other backends; it would take all of the GPU's memory from them.
+    tf.config.set_visible_devices([], "GPU")
+
+
+def training_batches(
+    examples: Examples,
+    labels: np.ndarray,
+    augment: Augmentation | Callable,
+    *,
+    size: tuple[int, int],
+    batch_size: int,
+    seed: int,
+    first_step: int = 0,
+    epochs: int | None = None,
+) -> Dataset:
+    """Batches of all epochs, one after another, from step `first_step` on.
+
+    A batch holds examples of one epoch only, so the last of each epoch may be smaller.
+
+    Args:
+        examples: what to train on.
+        labels: their class numbers, int64 of shape (examples,).
+        augment: settings, or a function (picture, seed) -> picture.
+        size: (height, width) to bring the pictures to, in pixels.
+        batch_size: examples per step.
+        seed: of the order and the augmentation.
+        first_step: the step to begin with, counted from the beginning of the first epoch.
+        epochs: where to end; without it there is no end.
+
+    Returns:
+        (x, y): float32 of shape (batch, height, width, 3), 0..255, and int64 of shape (batch,).
+    """
+    steps = -(-len(examples) // batch_size)
+    first_epoch, first_in_epoch = divmod(first_step, steps)
+    settings = augment if isinstance(augment, Augmentation) else Augmentation()
+
+    def padded_order(epoch: np.ndarray) -> np.ndarray:
+        whole = np.full(steps * batch_size, -1, np.int64)
+        whole[: len(examples)] = order(len(examples), seed=seed, epoch=int(epoch))
+        return whole[first_in_epoch * batch_size :] if epoch == first_epoch else whole
+
+    def numbers_of(epoch: tf.Tensor) -> Dataset:
+        numbers = tf.ensure_shape(tf.numpy_function(padded_order, [epoch], tf.int64, stateful=False), [None])
+        return Dataset.from_tensor_slices(numbers).map(lambda number: (epoch, number))
+
+    def load(epoch: np.ndarray, number: np.ndarray) -> np.ndarray:
+        if number < 0:
+            return np.zeros((*size, 3), np.float32)
+        return augmented(settings, examples.picture(int(number)), size, (seed, int(epoch), int(number)))
+
+    def example(epoch: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        picture = tf.ensure_shape(tf.numpy_function(load, [epoch, number], tf.float32, stateful=False), (*size, 3))
+        if augment is not settings:
+            key = functools.reduce(
+                tf.random.experimental.stateless_fold_in, (epoch, number), tf.constant([seed, 0], tf.int64)
+            )
+            picture = tf.ensure_shape(tf.cast(augment(picture, key), tf.float32), (*size, 3))
+            picture = tf.clip_by_value(picture, 0.0, 255.0)
+        return picture, number
+
+    def without_padding(pictures: tf.Tensor, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        count = tf.reduce_sum(tf.cast(numbers >= 0, tf.int64))
+        return pictures[:count], tf.gather(tf.constant(labels), numbers[:count])
+
+    counted = Dataset.counter(first_epoch) if epochs is None else Dataset.range(first_epoch, epochs)
+    batches = (
+        counted.flat_map(numbers_of)
+        .map(example, num_parallel_calls=processors())
+        .batch(batch_size, drop_remainder=True)
+        .map(without_padding)
+    )
+    remaining = tf.data.INFINITE_CARDINALITY if epochs is None else max(0, epochs * steps - first_step)
+    return _fed(batches.apply(tf.data.experimental.assert_cardinality(remaining)))
+
+
+def evaluation_batches(examples: Examples, labels: np.ndarray, *, size: tuple[int, int], batch_size: int) -> Dataset:
+    """Batches of all examples, in order, once, unchanged but for their size.
+
+    Returns:
+        (x, y): float32 of shape (batch, height, width, 3), 0..255, and int64 of shape (batch,).
+    """
+    pictures = _pictures(examples, size).batch(batch_size)
+    return _fed(Dataset.zip((pictures, Dataset.from_tensor_slices(labels).batch(batch_size))))
+
+
+def picture_batches(pictures: Any, *, image_size: tuple[int, int], batch_size: int) -> Dataset:
+    """Batches of pictures without labels, in order, with the very pixels that evaluation sees.
+
+    Args:
+        pictures: an array of shape (pictures, height, width, 3), or one or more pictures as arrays, paths or encoded bytes.
+        image_size: (height, width) to bring them to, in pixels.
+        batch_size: pictures per batch.
+
+    Returns:
+        float32 of shape (batch, height, width, 3), 0..255.
+
+    Raises:
+        ValueError: a picture cannot be read, or its pixels are scaled already.
+
+    Example:
+
+    >>> batches = picture_batches(np.zeros((3, 8, 8, 3), "uint8"), image_size=(4, 4), batch_size=2)
+    >>> [batch.shape for batch in batches.as_numpy_iterator()]
+    [(2, 4, 4, 3), (1, 4, 4, 3)]
+    """
+    examples = reading.pictures(pictures)
+    _, problems = scan(examples)
+    refuse(problems.values(), to_mend="leave them out, or give them in a format that is read")
+    return _fed(_pictures(examples, image_size).batch(batch_size))
+
+
+def _pictures(examples: Examples, size: tuple[int, int]) -> Dataset:
+    def load(number: np.ndarray) -> np.ndarray:
+        return resize(examples.picture(int(number)), size)
+
+    def picture(number: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(load, [number], tf.float32, stateful=False), (*size, 3))
+
+    return Dataset.range(len(examples)).map(picture, num_parallel_calls=processors())
+
+
+def _fed(batches: Dataset) -> Dataset:
+    options = tf.data.Options()
+    options.deterministic = True
+    # A fixed number of batches ahead: tuned buffers take as much memory as they are let.
+    return batches.prefetch(2).with_options(options)

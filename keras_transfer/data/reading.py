@@ -1,0 +1,142 @@
+"""Reads a source of any kind: a folder, a TFDS name, a manifest, arrays, or a mapping of split name to any of these."""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_transfer.data import arrays, folders, manifests
+from keras_transfer.data.examples import ArrayExamples, EncodedExamples, Examples, FileExamples
+from keras_transfer.data.sources import SPLIT_NAMES, WHOLE, Found, split_name
+from keras_transfer.errors import explain, nearest
+
+
+def read(source: Any, *, data_dir: str | os.PathLike | None = None) -> Found:
+    """What a source of any kind holds.
+
+    Args:
+        source: a folder, a manifest, a TFDS name, a pair of arrays, or a mapping of split name to any of these.
+        data_dir: where TFDS keeps its data.
+
+    Raises:
+        ValueError: it is none of these, or is not there.
+    """
+    if isinstance(source, Mapping):
+        return _mapping(source, data_dir)
+    if isinstance(source, tuple | list) and len(source) == 2 and not any(isinstance(part, str) for part in source):
+        return arrays.arrays(*source)
+    if isinstance(source, str | os.PathLike):
+        return _named(source, data_dir)
+    raise ValueError(
+        explain(
+            "`source` is nothing that pictures can be read from.",
+            given=f"{type(source).__name__}",
+            expected="a folder, a TFDS name, a CSV or TSV manifest, a pair (x, y) of arrays, or a mapping of split name"
+            " to any of these",
+        )
+    )
+
+
+def _named(source: str | os.PathLike, data_dir: str | os.PathLike | None) -> Found:
+    path = pathlib.Path(source).expanduser()
+    if path.is_dir():
+        return folders.folder(path)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        if path.is_file():
+            return manifests.manifest(path)
+    elif (
+        isinstance(source, str) and not path.is_absolute() and not source.startswith((".", "~")) and "\\" not in source
+    ):
+        from keras_transfer.data import tfds
+
+        return tfds.dataset(source, data_dir=data_dir)
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise ValueError(
+        explain(
+            "There is no such folder or manifest.",
+            given=repr(str(source)),
+            expected="a folder of pictures, a .csv or .tsv file, or a TFDS name",
+            nearest=nearest(path.name, beside),
+        )
+    )
+
+
+def _mapping(sources: Mapping[str, Any], data_dir: str | os.PathLike | None) -> Found:
+    found = Found({}, {})
+    for key, source in sources.items():
+        name = split_name(str(key))
+        if name is None or name in found.splits:
+            raise ValueError(
+                explain(
+                    "`source` has a key that is no split." if name is None else f"`source` has two keys for {name}.",
+                    given=repr(key),
+                    expected="'train', 'validation', 'test', each at most once",
+                    nearest=nearest(str(key), SPLIT_NAMES) if name is None else None,
+                )
+            )
+        part = read(source, data_dir=data_dir)
+        holds = name if name in part.splits else WHOLE
+        if holds not in part.splits:
+            raise ValueError(
+                explain(
+                    f"The source of {name!r} is divided into splits itself, and has none of that name.",
+                    given=", ".join(part.splits),
+                    expected=f"examples of {name!r} alone",
+                    to_mend="give the folder of that split",
+                )
+            )
+        if holds == name:
+            found.notes.append(f"{name}: of a source that has splits, its own {name} was taken")
+        found.splits[name], found.declared[name] = part.splits[holds], part.declared[holds]
+        found.problems += part.problems
+        found.notes += part.notes
+        found.classes = found.classes or part.classes
+    if "train" not in found.splits:
+        raise ValueError(
+            explain("`source` has no training examples.", given=sorted(map(str, sources)), expected="a key 'train'")
+        )
+    return found
+
+
+def pictures(given: Any) -> Examples:
+    """Pictures without labels, for prediction.
+
+    Args:
+        given: an array of shape (pictures, height, width, 3) or of one picture; paths; encoded bytes; or a sequence of
+            such, each of its own size.
+
+    Raises:
+        ValueError: there is none, or they are of no such kind.
+    """
+    single = isinstance(given, str | bytes | os.PathLike) or (
+        hasattr(given, "shape") and len(given.shape) == 3 and given.shape[-1] == 3
+    )
+    given = [given] if single else given
+    given = given if hasattr(given, "shape") or isinstance(given, Sequence) else list(given)
+    if not len(given):
+        raise ValueError(explain("There are no pictures.", given="none", expected="at least one"))
+    unnamed = [""] * len(given)
+    if hasattr(given, "shape") and getattr(given.dtype, "kind", "") not in "OUS":
+        arrays.check_pixels(given, "pictures")
+        return ArrayExamples(given, unnamed, name="pictures")
+    kinds = {bytes: bytes, str: os.PathLike}
+    first = next((kind for kind in (bytes, str, os.PathLike) if isinstance(given[0], kind)), None)
+    kind = kinds.get(first, first)
+    same = (str, os.PathLike) if kind is os.PathLike else kind
+    if same is not None and all(isinstance(picture, same) for picture in given):
+        if kind is bytes:
+            return EncodedExamples(given.__getitem__, unnamed, name="pictures")
+        return FileExamples([pathlib.Path(picture).expanduser() for picture in given], unnamed)
+    if same is None and not any(isinstance(picture, str | bytes | os.PathLike) for picture in given):
+        held = [np.asarray(picture) for picture in given]
+        arrays.check_pixels(held, "pictures")
+        return ArrayExamples(held, unnamed, name="pictures")
+    raise ValueError(
+        explain(
+            "The pictures are not all of one kind.",
+            given=", ".join(sorted({type(picture).__name__ for picture in given})),
+            expected="arrays, or paths, or encoded bytes",
+        )
+    )

@@ -1,0 +1,186 @@
+"""Train, validation and test, with their classes: the noun that data comes in, and how examples are held out."""
+
+import abc
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_transfer.data.examples import Examples
+from keras_transfer.errors import explain
+
+if TYPE_CHECKING:
+    from keras_transfer.data.pipeline import Dataset
+
+
+def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch goes through `count` examples: a permutation that is a function of (seed, epoch).
+
+    TensorFlow's `index_shuffle` needs no memory, but knows only 256 orders of 40 examples (run here, TensorFlow 2.21).
+
+    Example:
+
+    >>> order(5, seed=0, epoch=1).tolist() == order(5, seed=0, epoch=1).tolist()
+    True
+    >>> sorted(order(5, seed=0, epoch=2).tolist())
+    [0, 1, 2, 3, 4]
+    """
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+class Split:
+    """One of train, validation and test: labelled examples, each reached by its number.
+
+    Attributes:
+        name: `"train"`, `"validation"` or `"test"`.
+        labels: class numbers, int64 of shape (examples,).
+        classes: the names that they number.
+        digests: SHA-256 of the content of each example.
+    """
+
+    def __init__(self, name: str, examples: Examples, classes: Sequence[str], digests: Sequence[bytes]) -> None:
+        numbers = {class_name: number for number, class_name in enumerate(classes)}
+        self.name = name
+        self.classes = tuple(classes)
+        self.examples = examples
+        self.digests = list(digests)
+        self.labels = np.array([numbers[class_name] for class_name in examples.class_names], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many examples each class has."""
+        return dict(zip(self.classes, np.bincount(self.labels, minlength=len(self.classes)).tolist(), strict=True))
+
+    def describe(self, number: int) -> str:
+        """What a reader finds an example by: its path, or its place in an array."""
+        return self.examples.describe(number)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, of the examples' content and labels in their order."""
+        return hashlib.sha256(b"".join(self.digests) + self.labels.tobytes()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"Split({self.name!r}, {len(self)} examples of {len(self.classes)} classes)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Divided:
+    """The splits of a source, and what is to be said about them.
+
+    Attributes:
+        train: what is learnt from.
+        validation: what choices are made on, or `None`.
+        test: what is reported on, or `None`.
+        notes: what a reader of results should know about the data.
+        skipped: what was left out as unreadable, one line each.
+    """
+
+    train: Split
+    validation: Split | None
+    test: Split | None
+    notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+class Splits(abc.ABC):
+    """Train, validation and test of one task: what every kind of data has in common.
+
+    Attributes:
+        train: what is learnt from.
+        validation: what choices are made on, or `None`.
+        test: what is reported on, or `None`.
+        classes: the names of the classes, in the order of the model's outputs.
+        batch_size: examples per step.
+        seed: where the order of the epochs starts from.
+        notes: what a reader of results should know about the data.
+        skipped: what was left out as unreadable, one line each.
+    """
+
+    def __init__(
+        self,
+        parts: Divided,
+        *,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.train, self.validation, self.test = parts.train, parts.validation, parts.test
+        self.notes, self.skipped = parts.notes, parts.skipped
+        self.classes = self.train.classes
+        self.batch_size = batch_size
+        self.seed = seed
+        if not isinstance(batch_size, int) or batch_size < 1 or batch_size > len(self.train):
+            raise ValueError(
+                explain(
+                    "`batch_size` does not fit the training set.",
+                    given=batch_size,
+                    expected=f"a whole number from 1 to {len(self.train)}, the number of training examples",
+                    to_mend=f"batch_size={min(32, len(self.train))}",
+                )
+            )
+
+    @property
+    def all(self) -> tuple[Split, ...]:
+        """The splits that exist."""
+        return tuple(split for split in (self.train, self.validation, self.test) if split is not None)
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many examples each class has in each split."""
+        return {split.name: split.counts for split in self.all}
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, of classes, content, labels and order of every split; file names do not matter."""
+        parts = ["\0".join(self.classes), *(f"{split.name} {split.fingerprint}" for split in self.all)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def steps_per_epoch(self) -> int:
+        """How many batches go through the training set once; the last one may be smaller."""
+        return -(-len(self.train) // self.batch_size)
+
+    @abc.abstractmethod
+    def training_batches(
+        self, model: Any, *, seed: int | None = None, first_step: int = 0, epochs: int | None = None
+    ) -> "Dataset":
+        """Batches (x, y) of the epochs, one after another, from any step on; see the kind of data for their shapes."""
+
+    @abc.abstractmethod
+    def evaluation_batches(self, split: Split, model: Any) -> "Dataset":
+        """Batches (x, y) of one split, in order, once, unchanged."""
+
+    @abc.abstractmethod
+    def peek(self, split: Split, numbers: Sequence[int], model: Any) -> np.ndarray:
+        """Some examples as the model is evaluated on them."""
+
+    def _settings(self) -> str:
+        return f"batches of {self.batch_size}, seed {self.seed}"
+
+    def __str__(self) -> str:
+        """A table of classes by splits, and what there is to say about them."""
+        shown = self.classes if len(self.classes) <= 30 else self.classes[:25]
+        rows = [["class", *(split.name for split in self.all)]]
+        counts = [split.counts for split in self.all]
+        rows += [[name, *(str(count[name]) for count in counts)] for name in shown]
+        if len(shown) < len(self.classes):
+            rows.append([f"… {len(self.classes) - len(shown)} more", *("" for _ in self.all)])
+        rows.append(["all", *(str(len(split)) for split in self.all)])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+            )
+            for row in rows
+        ]
+        lines.append(f"fingerprint {self.fingerprint[:16]}, {self._settings()}")
+        if self.test is None:
+            lines.append("no test split: what is reported is measured on validation")
+        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"left out: {line}" for line in self.skipped]
+        return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,1 @@
+"""Evaluation: predictions, the report on them, and pictures of it."""

@@ -1,0 +1,1 @@
+"""Plans: what trains, at which rates, for how long, as plain data."""

@@ -1,0 +1,125 @@
+"""The ways to adapt a model that courses teach, each a function from a model to a plan."""
+
+from collections.abc import Sequence
+
+import keras
+
+from keras_transfer.backbones.blocks import blocks
+from keras_transfer.errors import explain
+from keras_transfer.plans import fates
+from keras_transfer.plans.plan import Plan, Stage
+
+
+def feature_extraction(model: keras.Model, *, epochs: int = 20, learning_rate: float = 5e-3, **stage_options) -> Plan:
+    """Trains a new head on the features of a frozen body.
+
+    The cheapest method and the hardest to get wrong: the answer for a few dozen pictures of things that the body has
+    seen the like of. Not when the target looks unlike the source (sketches, X-rays): its features then miss what matters.
+
+    Args:
+        model: a classifier with a head.
+        epochs: passes over the data.
+        learning_rate: peak rate of the head.
+        **stage_options: further arguments of `kt.Stage`.
+
+    Example:
+
+    >>> import keras_transfer as kt
+    >>> model = kt.image_classifier("MobileNetV2", 2, weights=None, image_size=32, alpha=0.35)
+    >>> print(kt.feature_extraction(model, epochs=5))
+    feature_extraction: 1 stage, 5 epochs
+      1 head: trains head, 5 epochs, adamw 0.005, cosine, warm-up 10%, batch norm frozen
+    """
+    return fates.check(model, "feature_extraction", [Stage("head", epochs, learning_rate=learning_rate, **stage_options)])
+
+
+def staged_fine_tuning(
+    model: keras.Model,
+    *,
+    epochs: Sequence[int] = (3, 10),
+    learning_rate: float = 1e-3,
+    layer_decay: float = 0.75,
+    unfreeze: str | Sequence[str] = "all",
+    **stage_options,
+) -> Plan:
+    """Trains a new head, then wakes the body below it, the lower the slower.
+
+    The head learns alone first: its early errors are large, and passed down they would undo the features we came for
+    (linear probing before fine-tuning, Kumar et al. 2022). Then every block learns at `layer_decay` of the rate of
+    the one above it (discriminative fine-tuning, Howard and Ruder 2018): low blocks hold edges and textures, which
+    carry over, high ones hold the source task's shapes, which do not. Batch norms stay as they were pretrained.
+
+    Not for a handful of pictures per class (`feature_extraction` cannot overfit as far), nor where the body knows nothing
+    of use (`from_scratch` shows whether it does).
+
+    Args:
+        model: a classifier with a head.
+        epochs: of the head alone, then of what `unfreeze` wakes.
+        learning_rate: peak rate of the head in the second part.
+        layer_decay: ratio of a block's rate to the rate of the block above.
+        unfreeze: what the second part wakes: `"all"`, `"top:2"`, block names. `"gradual"` wakes one block after
+            another from the top (Howard and Ruder 2018), the second number of epochs spread evenly over the steps.
+        **stage_options: further arguments of `kt.Stage`, for the second part.
+
+    Example:
+
+    >>> import keras_transfer as kt
+    >>> model = kt.image_classifier("MobileNetV2", 2, weights=None, image_size=32, alpha=0.35)
+    >>> [stage.name for stage in kt.staged_fine_tuning(model, epochs=(2, 4), unfreeze="top:3")]
+    ['head', 'top:3']
+    """
+    if isinstance(epochs, int) or len(epochs) != 2:
+        raise ValueError(
+            explain(
+                "`epochs` of staged fine-tuning has two parts.",
+                given=epochs,
+                expected="(epochs of the head alone, epochs of the rest), for instance (3, 10)",
+            )
+        )
+    options = {"learning_rate": learning_rate, "layer_decay": layer_decay, "ratios": HEAD} | stage_options
+    head = Stage("head", epochs[0], learning_rate=5 * learning_rate)
+    if unfreeze == "gradual":
+        tuned = _gradually(model, epochs[1], options)
+    else:
+        tuned = [Stage(unfreeze, epochs[1], **options)]
+    return fates.check(model, "staged_fine_tuning", [head, *tuned])
+
+
+def from_scratch(model: keras.Model, *, epochs: int = 30, learning_rate: float = 1e-3, **stage_options) -> Plan:
+    """Trains the same architecture from random weights: what transfer has to beat.
+
+    Worth its price once per task: where it wins beyond the noise, transfer is negative. Batch norms adapt, since random
+    features have no statistics worth keeping.
+
+    Args:
+        model: a classifier.
+        epochs: passes over the data.
+        learning_rate: peak rate.
+        **stage_options: further arguments of `kt.Stage`.
+
+    Example:
+
+    >>> import keras_transfer as kt
+    >>> model = kt.image_classifier("MobileNetV2", 2, weights=None, image_size=32, alpha=0.35)
+    >>> kt.from_scratch(model, epochs=5).stages[0].start
+    'random'
+    """
+    options = {"learning_rate": learning_rate, "batch_norm": "adapt", "start": "random"} | stage_options
+    return fates.check(model, "from_scratch", [Stage("all", epochs, name="from scratch", **options)])
+
+
+# A new head has everything to learn, the body little: on the shared sets a head at the body's rate was still behind when
+# the schedule ended.
+HEAD = {"head": 5.0}
+
+
+def _gradually(model, epochs, options):
+    body = blocks(model).body
+    steps = min(epochs, len(body))
+    stages = []
+    for step in range(1, steps + 1):
+        # Spread what does not divide evenly: both the blocks and the epochs come out whole at the last step.
+        awake = round(step * len(body) / steps)
+        length = round(step * epochs / steps) - round((step - 1) * epochs / steps)
+        stages.append(Stage(f"top:{awake}", length, **options))
+    return stages

@@ -1,0 +1,176 @@
+"""Plans are data: what trains, how fast, for how long. They never touch a model; `fit` carries them out."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from keras_transfer.errors import explain, nearest
+
+Schedule = Literal["cosine", "linear", "constant"]
+OPTIMIZERS = ("adamw", "adam", "sgd", "lion")
+SCHEDULES = ("cosine", "linear", "constant")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stretch of training in which the same blocks train.
+
+    Args:
+        train: what trains, the head always with it: `"head"`, `"top:2"` (the upper two blocks), `"all"`, a block's name,
+            or several of these.
+        epochs: passes over the training data, at least 1.
+        name: how the stage is called in progress, history and report; made from `train` where it is left out.
+        learning_rate: the peak rate, that of whatever has ratio 1.
+        ratios: for blocks by name, the `"head"` too: the share of `learning_rate` at which they learn. Comes before
+            `layer_decay`.
+        layer_decay: from the head down, every block learns at this share of the rate of the one above it.
+        schedule: how the rate goes after the warm-up: `"cosine"` or `"linear"` down to 0, or `"constant"`.
+        warmup: share of the stage's steps in which the rate climbs from 0 to its peak.
+        batch_norm: `"frozen"` keeps every batch normalisation as it was pretrained, also in blocks that train;
+            `"adapt"` trains those in awake blocks, statistics too.
+        weight_decay: decoupled, per step `rate * weight_decay` of each kernel (not of biases and norms).
+        optimizer: `"adamw"`, `"adam"`, `"sgd"` (momentum 0.9) or `"lion"`.
+        patience: stop the stage when validation loss has not improved for so many epochs, and go back to the best
+            weights. `None` never stops early and keeps the last.
+        start: `"pretrained"` goes on from the weights there are; `"random"` draws every weight anew first.
+
+    Example:
+
+    >>> Stage("top:2", epochs=5, learning_rate=3e-4).name
+    'top:2'
+    """
+
+    train: str | Sequence[str]
+    epochs: int
+    name: str = ""
+    _: dataclasses.KW_ONLY
+    learning_rate: float = 1e-3
+    ratios: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    layer_decay: float = 1.0
+    schedule: Schedule = "cosine"
+    warmup: float = 0.1
+    batch_norm: Literal["frozen", "adapt"] = "frozen"
+    weight_decay: float = 0.0
+    optimizer: str = "adamw"
+    patience: int | None = None
+    start: Literal["pretrained", "random"] = "pretrained"
+
+    def __post_init__(self):
+        train = self.train if isinstance(self.train, str) else tuple(self.train)
+        object.__setattr__(self, "train", train)
+        object.__setattr__(self, "ratios", dict(self.ratios))
+        if not self.name:
+            object.__setattr__(self, "name", train if isinstance(train, str) else "+".join(train))
+        _check_choice("schedule", self.schedule, SCHEDULES)
+        _check_choice("batch_norm", self.batch_norm, ("frozen", "adapt"))
+        _check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        _check_choice("start", self.start, ("pretrained", "random"))
+        _check("epochs", self.epochs, isinstance(self.epochs, int) and self.epochs >= 1, "a whole number, at least 1")
+        _check("learning_rate", self.learning_rate, self.learning_rate > 0, "a positive number")
+        _check("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0 and at most 1")
+        _check("warmup", self.warmup, 0 <= self.warmup < 1, "a share of the steps, at least 0 and below 1")
+        _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or a positive number")
+        _check("patience", self.patience, self.patience is None or self.patience >= 1, "None, or epochs from 1 up")
+        for block, ratio in self.ratios.items():
+            _check(f"ratios[{block!r}]", ratio, ratio > 0, "a positive number (leave a block out of `train` to freeze it)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Stages, one after another. Printable, comparable, and the same after `to_json` and `from_json`.
+
+    Example:
+
+    >>> plan = Plan([Stage("head", epochs=3), Stage("all", epochs=10, layer_decay=0.75)])
+    >>> Plan.from_json(plan.to_json()) == plan
+    True
+    >>> plan.epochs
+    13
+    """
+
+    stages: Sequence[Stage]
+    name: str = "plan"
+
+    def __post_init__(self):
+        stages = tuple(self.stages)
+        if not stages or not all(isinstance(stage, Stage) for stage in stages):
+            raise ValueError(
+                explain(
+                    "A plan is made of stages.",
+                    given=[type(stage).__name__ for stage in stages],
+                    expected='one kt.Stage or more, for instance kt.Plan([kt.Stage("head", epochs=3)])',
+                )
+            )
+        names = [stage.name for stage in stages]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                explain(
+                    "Two stages of the plan have one name.",
+                    given=names,
+                    expected="a name of its own for each, since history and report speak of stages by name",
+                    to_mend='name them: kt.Stage("head", epochs=3, name="head again")',
+                )
+            )
+        object.__setattr__(self, "stages", stages)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all stages together."""
+        return sum(stage.epochs for stage in self.stages)
+
+    def __iter__(self) -> Iterator[Stage]:
+        return iter(self.stages)
+
+    def __len__(self) -> int:
+        return len(self.stages)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as dicts, lists, strings and numbers."""
+        return {"name": self.name, "stages": [dataclasses.asdict(stage) for stage in self.stages]}
+
+    @classmethod
+    def from_dict(cls, plan: Mapping[str, Any]) -> "Plan":
+        """The plan that `to_dict` wrote."""
+        return cls([Stage(**stage) for stage in plan["stages"]], name=plan["name"])
+
+    def to_json(self) -> str:
+        """The plan as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """The plan that `to_json` wrote."""
+        return cls.from_dict(json.loads(text))
+
+    def __str__(self):
+        lines = [f"{self.name}: {len(self)} stage{'s' * (len(self) > 1)}, {self.epochs} epochs"]
+        for number, stage in enumerate(self.stages, 1):
+            trains = stage.train if isinstance(stage.train, str) else ", ".join(stage.train)
+            details = [f"{stage.optimizer} {stage.learning_rate:g}", stage.schedule]
+            details += [f"warm-up {stage.warmup:.0%}"] if stage.warmup else []
+            details += [f"layer decay {stage.layer_decay:g}"] if stage.layer_decay < 1 else []
+            details += [f"{block} × {ratio:g}" for block, ratio in stage.ratios.items()]
+            details += [f"weight decay {stage.weight_decay:g}"] if stage.weight_decay else []
+            details += [f"batch norm {stage.batch_norm}"]
+            details += [f"patience {stage.patience}"] if stage.patience else []
+            details += ["from random weights"] if stage.start == "random" else []
+            lines.append(f"  {number} {stage.name}: trains {trains}, {stage.epochs} epochs, {', '.join(details)}")
+        return "\n".join(lines)
+
+
+def _check(argument: str, given: object, fine: bool, expected: str) -> None:
+    if not fine:
+        raise ValueError(explain(f"`{argument}` of a stage is out of range.", given=repr(given), expected=expected))
+
+
+def _check_choice(argument: str, given: str, choices: Sequence[str]) -> None:
+    if given not in choices:
+        raise ValueError(
+            explain(
+                f"`{argument}` of a stage names nothing that exists.",
+                given=repr(given),
+                nearest=nearest(str(given), choices),
+                expected="one of " + ", ".join(map(repr, choices)),
+            )
+        )

@@ -1,0 +1,1 @@
+"""Training: plans carried out, watched and audited."""

@@ -1,0 +1,128 @@
+"""How a stage becomes a compiled model: optimizer, rates, loss, precision."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import keras
+
+from keras_transfer.backbones.blocks import blocks
+from keras_transfer.builders.outputs import gives_logits
+from keras_transfer.errors import explain, nearest
+from keras_transfer.plans.fates import Fate
+from keras_transfer.plans.plan import Stage
+from keras_transfer.training.layerwise_optimizer import LayerwiseOptimizer
+
+PRECISIONS = ("mixed_bfloat16", "mixed_float16")
+_NOT_DECAYED = ("bias", "gamma", "beta")
+
+
+def learning_rate(stage: Stage, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """The stage's rate as a function of its steps: from 0 up to the peak, then down as the stage says.
+
+    Example:
+
+    >>> schedule = learning_rate(Stage("head", epochs=1, learning_rate=0.1, warmup=0.1), steps=100)
+    >>> [round(float(schedule(step)), 3) for step in (0, 5, 10, 55, 100)]
+    [0.0, 0.05, 0.1, 0.05, 0.0]
+    """
+    warmup = round(stage.warmup * steps)
+    peak = stage.learning_rate
+    if stage.schedule == "constant" and not warmup:
+        return peak
+    if stage.schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else peak,
+            decay_steps=max(1, steps - warmup),
+            warmup_target=peak if warmup else None,
+            warmup_steps=warmup,
+        )
+    return Ramp(peak, steps=steps, warmup=warmup, end=0.0 if stage.schedule == "linear" else peak)
+
+
+@keras.saving.register_keras_serializable(package="keras_transfer")
+class Ramp(keras.optimizers.schedules.LearningRateSchedule):
+    """A straight climb from 0 to `peak` over `warmup` steps, then a straight line to `end` at step `steps`.
+
+    Example:
+
+    >>> [float(Ramp(1.0, steps=8, warmup=4, end=0.0)(step)) for step in (0, 2, 4, 6, 8)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+
+    def __init__(self, peak: float, *, steps: int, warmup: int, end: float):
+        self.peak, self.steps, self.warmup, self.end = peak, steps, warmup, end
+
+    def __call__(self, step):
+        step = keras.ops.cast(step, "float32")
+        climbed = keras.ops.minimum(step / max(1, self.warmup), 1.0) if self.warmup else 1.0
+        gone = keras.ops.clip((step - self.warmup) / max(1, self.steps - self.warmup), 0.0, 1.0)
+        return climbed * (self.peak + gone * (self.end - self.peak))
+
+    def get_config(self):
+        return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup, "end": self.end}
+
+
+def optimizer(stage: Stage, fates: Sequence[Fate], steps: int) -> LayerwiseOptimizer:
+    """A fresh optimizer for the stage.
+
+    Fresh, because Adam counts one `iterations` for all: slots of weights that were just woken, in an optimizer that has
+    run for long, take steps of several times the rate, on just the weights that we want to keep.
+    """
+    rate = learning_rate(stage, steps)
+    inner = {
+        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=stage.weight_decay),
+        "adam": lambda: keras.optimizers.Adam(rate, weight_decay=stage.weight_decay or None),
+        "sgd": lambda: keras.optimizers.SGD(rate, momentum=0.9, weight_decay=stage.weight_decay or None),
+        "lion": lambda: keras.optimizers.Lion(rate, weight_decay=stage.weight_decay or None),
+    }[stage.optimizer]()
+    if stage.weight_decay:
+        inner.exclude_from_weight_decay(var_names=list(_NOT_DECAYED))
+    return LayerwiseOptimizer(inner, {fate.block: fate.ratio for fate in fates if not fate.frozen})
+
+
+def compile_for(
+    model: keras.Model, stage_optimizer: keras.optimizers.Optimizer, precision: str | None, jit_compile: bool | str
+) -> None:
+    """Compiles the model for one stage; the loss knows whether it is given logits."""
+    if precision == "mixed_float16":
+        stage_optimizer = keras.optimizers.LossScaleOptimizer(stage_optimizer)
+    model.compile(
+        optimizer=stage_optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=gives_logits(model)),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=_jit_compile() if jit_compile == "auto" else jit_compile,
+    )
+
+
+def _jit_compile() -> bool | str:
+    """XLA where it pays: on accelerators. On a CPU TensorFlow compiles for a minute and gains nothing."""
+    on_accelerator = any(not device.lower().startswith("cpu") for device in keras.distribution.list_devices())
+    return "auto" if on_accelerator or keras.backend.backend() == "jax" else False
+
+
+@contextlib.contextmanager
+def computing_in(model: keras.Model, precision: str | None) -> Iterator[None]:
+    """Lets the body compute in half precision for the time being; weights, preprocessing and head stay in float32.
+
+    Raises:
+        ValueError: for another precision than `"mixed_bfloat16"`, `"mixed_float16"` or `None`.
+    """
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(
+            explain(
+                "`precision` names none that Keras trains in.",
+                given=repr(precision),
+                nearest=nearest(str(precision), PRECISIONS),
+                expected="None (as the model was built), " + " or ".join(map(repr, PRECISIONS)),
+            )
+        )
+    stays = (keras.layers.Rescaling, keras.layers.Normalization)
+    layers = [layer for block in blocks(model).body for layer in block.layers] if precision else []
+    before = [(layer, layer.dtype_policy) for layer in layers if not isinstance(layer, stays)]
+    for layer, _ in before:
+        layer.dtype_policy = precision
+    try:
+        yield
+    finally:
+        for layer, policy in before:
+            layer.dtype_policy = policy

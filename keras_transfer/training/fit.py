@@ -1,0 +1,285 @@
+"""`fit`: a plan carried out on a model, stage by stage, and audited."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+
+from keras_transfer import state
+from keras_transfer.backbones import freezing
+from keras_transfer.builders.image_classifier import compile_as_classifier
+from keras_transfer.builders.outputs import check_classes
+from keras_transfer.data.splits import Splits
+from keras_transfer.errors import explain, nearest
+from keras_transfer.evaluation.prediction import predict_split
+from keras_transfer.evaluation.report import Cost, StageCost, report
+from keras_transfer.plans.fates import Fate, fates
+from keras_transfer.plans.plan import Plan, Stage
+from keras_transfer.training import compilation
+from keras_transfer.training.audit import Audit, audit
+from keras_transfer.training.callbacks import History, LossGuard, Progress
+from keras_transfer.training.files import write_whole
+from keras_transfer.training.initial_weights import draw_anew
+from keras_transfer.training.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """What holds for every stage of one `fit`."""
+
+    seed: int
+    callbacks: Sequence[keras.callbacks.Callback]
+    class_weight: dict[int, float] | None
+    precision: str | None
+    jit_compile: bool | str
+    verbose: bool
+    workdir: pathlib.Path | None
+
+
+def fit(
+    model: keras.Model,
+    splits: Splits,
+    plan: Plan,
+    *,
+    workdir: str | os.PathLike | None = None,
+    seed: int = 0,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    class_weight: str | Mapping[str, float] | None = None,
+    precision: str | None = None,
+    jit_compile: bool | str = "auto",
+    verbose: bool = True,
+) -> Run:
+    """Carries a plan out: each stage is prepared, trained and audited, then the model is evaluated once.
+
+    The order of the pictures, their augmentation and every dropout follow from `seed`. The model is left trained, as its
+    last stage had it (what is awake, what is frozen), and compiled with stock parts.
+
+    Args:
+        model: a classifier; it is trained in place.
+        splits: the data, from `kt.data`.
+        plan: what to do, from `kt.staged_fine_tuning` and its like or made by hand.
+        workdir: a folder for the run's files: history.csv, plan, audit and report, TensorBoard logs, the model. `None`
+            writes nothing.
+        seed: of everything random.
+        callbacks: Keras callbacks of your own, called in every stage with epochs counted on from stage to stage.
+        class_weight: `"balanced"` weighs every class by its rarity, a mapping gives each class name its weight.
+        precision: `"mixed_bfloat16"` or `"mixed_float16"` lets the body compute in half precision while it trains.
+        jit_compile: whether steps go through XLA; `"auto"` does on accelerators.
+        verbose: whether to say what is going on.
+
+    Returns:
+        The `kt.Run`: history, audits, report, and where the files are.
+
+    Raises:
+        ValueError: if model, data and plan do not fit together; before anything is trained.
+        NonFiniteLossError: if the loss becomes NaN or infinite; the model then holds its last good weights.
+        AuditError: if a stage moved what it was to leave alone, or did not move what it was to train.
+
+    Example:
+
+    >>> import keras_transfer as kt
+    >>> digits = kt.data.digits(per_class=10)
+    >>> model = kt.image_classifier("MobileNetV2", digits.classes, weights=None, image_size=32, alpha=0.35)
+    >>> run = kt.fit(model, digits, kt.feature_extraction(model, epochs=1), verbose=False)
+    >>> run.audits[0].moved[-1].block
+    'head'
+    """
+    check_classes(model, splits.classes)
+    per_stage = [fates(model, stage) for stage in plan]
+    _check_patience(plan, splits)
+    folder = _open_workdir(workdir, plan, splits, seed)
+    settings = _Settings(
+        seed,
+        callbacks,
+        _class_weights(class_weight, splits),
+        precision,
+        jit_compile,
+        verbose,
+        folder,
+    )
+    if verbose:
+        print(plan)
+    state.seed(model, seed)
+    history = History(folder / "history.csv" if folder else None)
+    audits: list[Audit] = []
+    costs: list[StageCost] = []
+    for number, (stage, stage_fates) in enumerate(zip(plan, per_stage, strict=True)):
+        first_epoch = sum(done.epochs for done in plan.stages[:number])
+        stage_audit, cost = _run_stage(
+            model, splits, stage, stage_fates, first_epoch, plan.epochs, history, settings
+        )
+        audits.append(stage_audit)
+        costs.append(cost)
+    compile_as_classifier(model)
+
+    split = splits.test or splits.validation
+    probabilities = predict_split(model, splits, split)
+    cost = Cost(costs, sum(stage.seconds for stage in costs), _peak_memory())
+    result = report(split.labels, probabilities, splits.classes, split=split.name, cost=cost)
+    run = Run(plan, history.rows, audits, result, probabilities, folder, splits, split, model)
+    if folder:
+        _write_results(folder, run, model)
+    if verbose:
+        print(f"\n{result}")
+    return run
+
+
+def _run_stage(
+    model: keras.Model,
+    splits: Splits,
+    stage: Stage,
+    stage_fates: Sequence[Fate],
+    first_epoch: int,
+    all_epochs: int,
+    history: History,
+    settings: _Settings,
+) -> tuple[Audit, StageCost]:
+    """Prepares, trains and audits one stage; its epochs are counted on from `first_epoch`."""
+    steps = splits.steps_per_epoch()
+    last_epoch = first_epoch + stage.epochs
+    prepare(model, stage, stage_fates, settings.seed)
+    before = state.values(model)
+    history.stage = stage.name
+    watching = [history, LossGuard(stage)]
+    if settings.verbose:
+        print(f"\n{_headline(stage, stage_fates)}")
+        watching.append(Progress(stage, steps=steps, epochs_left_after=all_epochs - last_epoch))
+    if stage.patience:
+        watching.append(
+            keras.callbacks.EarlyStopping("val_loss", patience=stage.patience, restore_best_weights=True)
+        )
+    if settings.workdir:
+        watching.append(keras.callbacks.TensorBoard(settings.workdir / "tensorboard", write_graph=False))
+    started = time.perf_counter()
+    with compilation.computing_in(model, settings.precision):
+        compilation.compile_for(
+            model,
+            compilation.optimizer(stage, stage_fates, steps * stage.epochs),
+            settings.precision,
+            settings.jit_compile,
+        )
+        model.fit(
+            splits.training_batches(model, seed=settings.seed, first_step=first_epoch * steps, epochs=last_epoch),
+            initial_epoch=first_epoch,
+            epochs=last_epoch,
+            steps_per_epoch=steps,
+            validation_data=splits.evaluation_batches(splits.validation, model) if splits.validation else None,
+            class_weight=settings.class_weight,
+            callbacks=[*watching, *settings.callbacks],
+            shuffle=False,  # the batches come shuffled, by a rule that a later run can repeat
+            verbose=0,
+        )
+    seconds = time.perf_counter() - started
+    epochs = sum(row["stage"] == stage.name for row in history.rows)
+    cost = StageCost(
+        name=stage.name,
+        epochs=epochs,
+        seconds=seconds,
+        images_per_second=epochs * len(splits.train) / seconds,
+        trainable_parameters=sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),
+        steps=epochs * steps,
+    )
+    return audit(model, stage, stage_fates, before), cost
+
+
+def prepare(model: keras.Model, stage: Stage, stage_fates: Sequence[Fate], seed: int) -> None:
+    """Puts the model into the state in which the stage trains it: weights drawn anew or not, blocks frozen or awake."""
+    if stage.start == "random":
+        draw_anew(model, seed)
+    awake = [layer for fate in stage_fates if not fate.frozen for layer in fate.block.layers]
+    freezing.wake(model, awake, batch_norm=stage.batch_norm)
+
+
+def _headline(stage: Stage, stage_fates: Sequence[Fate]) -> str:
+    awake = [fate for fate in stage_fates if not fate.frozen]
+    rates = f"{stage.learning_rate * awake[-1].ratio:.2g} at {awake[-1].block.name}"
+    if len(awake) > 1:
+        rates += f" … {stage.learning_rate * awake[0].ratio:.2g} at {awake[0].block.name}"
+    frozen = len(stage_fates) - len(awake)
+    return f"{stage.name}: {len(awake)} of {len(stage_fates)} blocks train, {frozen} frozen; peak rates {rates}"
+
+
+def _check_patience(plan: Plan, splits: Splits) -> None:
+    if any(stage.patience for stage in plan) and not splits.validation:
+        raise ValueError(
+            explain(
+                "A stage is to stop early, and there is nothing to tell it when.",
+                given="no validation split",
+                to_mend="keep some: kt.data.images(…, validation=0.2); or leave `patience` out",
+            )
+        )
+
+
+def _class_weights(class_weight, splits: Splits) -> dict[int, float] | None:
+    if class_weight is None:
+        return None
+    if class_weight == "balanced":
+        counts = splits.train.counts
+        return {index: len(splits.train) / (len(counts) * counts[name]) for index, name in enumerate(splits.classes)}
+    if isinstance(class_weight, str):
+        raise ValueError(
+            explain("`class_weight` names no rule.", given=repr(class_weight), expected="'balanced', or a mapping")
+        )
+    unknown = [name for name in class_weight if name not in splits.classes]
+    missing = [name for name in splits.classes if name not in class_weight]
+    if unknown or missing:
+        raise ValueError(
+            explain(
+                "`class_weight` does not give every class of the data its weight.",
+                given=list(class_weight),
+                nearest=nearest(unknown[0], splits.classes) if unknown else None,
+                expected=list(splits.classes),
+            )
+        )
+    return {index: float(class_weight[name]) for index, name in enumerate(splits.classes)}
+
+
+def _open_workdir(workdir, plan: Plan, splits: Splits, seed: int) -> pathlib.Path | None:
+    if workdir is None:
+        return None
+    folder = pathlib.Path(workdir)
+    if (folder / "run.json").exists():
+        raise ValueError(
+            explain(
+                "The workdir holds a run already.",
+                given=str(folder),
+                expected="a folder that is empty or does not exist yet",
+                to_mend="give another folder, or delete this one",
+            )
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "plan": plan.to_dict(),
+        "seed": seed,
+        "data": splits.fingerprint,
+        "classes": list(splits.classes),
+        "backend": keras.backend.backend(),
+        "keras": keras.__version__,
+        "python": platform.python_version(),
+    }
+    write_whole(folder / "run.json", json.dumps(facts, indent=2))
+    return folder
+
+
+def _write_results(folder: pathlib.Path, run: Run, model: keras.Model) -> None:
+    write_whole(folder / "audit.json", json.dumps([dataclasses.asdict(row) for row in run.audits], indent=2))
+    write_whole(folder / "report.json", run.report.to_json())
+    write_whole(folder / "report.txt", str(run))
+    unfinished = folder / ".unfinished.keras"
+    model.save(unfinished)
+    os.replace(unfinished, folder / "model.keras")
+
+
+def _peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,49 @@
+"""What every test may use: the shared real data where it exists, and a fixed seed."""
+
+import atexit
+import os
+import pathlib
+import shutil
+import tempfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+def _lend_keras_home() -> None:
+    """Points KERAS_HOME at a scratch folder whose `models/` links to the shared weights.
+
+    Keras reads the variable once, when imported, and writes its settings there: so a copy, and before any import.
+    """
+    home = pathlib.Path(tempfile.mkdtemp(prefix="keras_home_"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    (home / "models").mkdir()
+    for weights in (SHARED / "keras_home" / "models").glob("*"):
+        (home / "models" / weights.name).symlink_to(weights)
+    os.environ["KERAS_HOME"] = str(home)
+
+
+_lend_keras_home()
+
+import keras  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras():
+    """Every test starts from the same seed and the default precision, with no layer names taken."""
+    keras.utils.clear_session(free_memory=False)
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of real pictures, texts and weights; tests that need it are skipped, loudly, without it."""
+    if not SHARED.is_dir():
+        pytest.skip(f"NOT TESTED: the shared data folder is missing: {SHARED}")
+    return SHARED

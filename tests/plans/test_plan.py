@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from keras_transfer.plans.plan import Plan, Stage
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("epochs", 0, "at least 1"),
+        ("epochs", 2.5, "whole number"),
+        ("learning_rate", 0, "positive"),
+        ("layer_decay", 1.5, "at most 1"),
+        ("layer_decay", 0, "above 0"),
+        ("warmup", 1.0, "below 1"),
+        ("weight_decay", -1, "0 or a positive"),
+        ("schedule", "cosin", "nearest:   cosine"),
+        ("optimizer", "AdamW2", "nearest:   adamw"),
+        ("batch_norm", "froze", "nearest:   frozen"),
+        ("start", "pretrain", "nearest:   pretrained"),
+        ("patience", 0, "from 1 up"),
+        ("ratios", {"stem": 0}, "leave a block out of `train` to freeze it"),
+    ],
+)
+def test_a_stage_refuses_what_makes_no_sense(argument, value, message):
+    with pytest.raises(ValueError, match=message):
+        Stage("head", **{"epochs": 1, argument: value})
+
+
+def test_a_plan_is_the_same_after_a_trip_through_json():
+    plan = Plan(
+        [
+            Stage("head", 3, learning_rate=5e-3, optimizer="sgd"),
+            Stage(["top:2", "stem"], 4, "odd", ratios={"stem": 0.5}, batch_norm="adapt", patience=2),
+        ],
+        name="mine",
+    )
+    assert Plan.from_json(plan.to_json()) == plan
+    assert json.loads(plan.to_json())["stages"][1]["train"] == ["top:2", "stem"]
+
+
+def test_a_plan_says_what_it_will_do():
+    text = str(Plan([Stage("head", 3), Stage("all", 10, layer_decay=0.75, ratios={"head": 5})]))
+    assert "plan: 2 stages, 13 epochs" in text
+    assert "2 all: trains all, 10 epochs, adamw 0.001, cosine, warm-up 10%, layer decay 0.75, head × 5" in text
+
+
+def test_two_stages_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="Two stages of the plan have one name"):
+        Plan([Stage("head", 1), Stage("head", 2)])
+
+
+def test_a_plan_without_stages_is_refused():
+    with pytest.raises(ValueError, match="made of stages"):
+        Plan([])
+
+
+def test_stages_cannot_be_changed_under_a_plans_feet():
+    with pytest.raises(AttributeError):
+        Stage("head", 1).epochs = 2

@@ -1,0 +1,119 @@
+"""The structure that design and README promise, checked on the imports themselves."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "keras_transfer"
+
+# The steps of the data's path: a module imports only from its own step and those before it.
+STEPS = ["errors", "state", "data", "backbones", "builders", "plans", "evaluation", "training"]
+
+# One door per outside library. Those that every module may use: keras and numpy.
+DOORS = {
+    "tensorflow": {"data/pipeline.py"},
+    "tensorflow_datasets": {"data/tfds.py"},
+    "PIL": {"data/decoding.py"},
+    "sklearn": {"data/digits.py", "evaluation/report.py"},
+    "matplotlib": {"evaluation/plots.py"},
+}
+FREE = {"keras", "numpy", "keras_transfer"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _name(path):
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def _imports(path):
+    """(module, whether it is imported when the file is) for every import statement of a file."""
+    tree = ast.parse(path.read_text())
+    inside_functions = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        at_once = id(node) not in inside_functions
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, at_once
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                # `from keras_transfer.plans import fates` names a module too.
+                is_module = (ROOT / node.module.replace(".", "/")).is_dir()
+                yield (f"{node.module}.{alias.name}" if is_module else node.module), at_once
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_a_module_imports_only_from_steps_above_it(path):
+    step = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if step == "__init__":
+        return
+    for module, _ in _imports(path):
+        if module.startswith("keras_transfer."):
+            other = module.split(".")[1]
+            assert STEPS.index(other) <= STEPS.index(step), f"{_name(path)} ({step}) imports {module}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_an_outside_library_has_one_door(path):
+    for module, _ in _imports(path):
+        library = module.split(".")[0]
+        if library not in FREE and library not in sys.stdlib_module_names:
+            assert _name(path) in DOORS.get(library, ()), f"{_name(path)} imports {module}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_nothing_private_of_keras_is_imported(path):
+    assert not [module for module, _ in _imports(path) if ".src" in module]
+
+
+def test_every_step_has_its_folder_or_file():
+    found = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if not path.name.startswith(("_", "py."))}
+    assert found == set(STEPS)
+
+
+def test_no_room_is_without_a_name():
+    assert not [_name(path) for path in MODULES if path.stem in {"utils", "helpers", "common", "misc"}]
+
+
+def test_nothing_imports_a_recipe_or_a_benchmark():
+    for path in [*MODULES, *(ROOT / "recipes").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+        for module, _ in _imports(path):
+            assert module.split(".")[0] not in {"recipes", "benchmarks", "tests"}, f"{path} imports {module}"
+
+
+def test_the_library_raises_and_never_asserts():
+    for path in MODULES:
+        assert not [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)], path
+
+
+def test_every_public_name_has_a_docstring_with_an_example():
+    import keras_transfer
+
+    without = []
+    for name in keras_transfer.__all__:
+        member = getattr(keras_transfer, name)
+        if callable(member) and not issubclass(member if isinstance(member, type) else int, Exception):
+            text = member.__doc__ or ""
+            if ">>>" not in text and not (isinstance(member, type) and hasattr(member, "__dataclass_fields__")):
+                without.append(name)
+    assert not without
+
+
+def test_import_is_light():
+    """KerasHub, TFDS, scikit-learn, matplotlib and Pillow load when first used; TensorFlow only if it is the backend."""
+    heavy = ["keras_hub", "tensorflow_datasets", "sklearn", "matplotlib", "PIL.Image"]
+    code = f"import keras_transfer, sys; print([m for m in {heavy} + ['tensorflow'] if m in sys.modules])"
+    import keras
+
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    allowed = ["tensorflow"] if keras.backend.backend() == "tensorflow" else []
+    assert set(ast.literal_eval(found.strip().splitlines()[-1])) <= set(allowed)

@@ -1,0 +1,322 @@
+import csv
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from bodies import classifier, dark_and_light, pictures
+
+import keras_transfer as kt
+from keras_transfer import state
+
+pytestmark = pytest.mark.both_backends
+
+
+def _fit(model, plan, **options):
+    return kt.fit(model, dark_and_light(), plan, verbose=False, **options)
+
+
+def _by_layer(model, prefix):
+    return {
+        identity.path: value
+        for identity, value in zip(state.identities(model), state.values(model), strict=True)
+        if identity.path.startswith(prefix)
+    }
+
+
+def test_only_the_head_moves_in_feature_extraction():
+    model = classifier()
+    before = state.values(model)
+    run = _fit(model, kt.feature_extraction(model, epochs=2))
+    moved = [
+        identity.path
+        for identity, old, new in zip(state.identities(model), before, state.values(model), strict=True)
+        if not np.array_equal(old, new) and "seed" not in identity.path
+    ]
+    assert moved == ["head/kernel", "head/bias"]
+    assert [row.weights > 0 for row in run.audits[0].moved] == [False] * (len(run.audits[0].moved) - 1) + [True]
+
+
+def test_blocks_below_the_first_awake_one_keep_every_bit_statistics_too():
+    model = classifier()
+    before = _by_layer(model, ("stem", "block1", "block2"))
+    _fit(model, kt.Plan([kt.Stage(["block3"], 2, batch_norm="adapt")]))
+    after = _by_layer(model, ("stem", "block1", "block2"))
+    assert len(before) == 18
+    for path, value in before.items():
+        np.testing.assert_array_equal(value, after[path], err_msg=path)
+
+
+def test_adapting_batch_norms_follow_the_data_in_awake_blocks_alone():
+    model = classifier()
+    run = _fit(model, kt.Plan([kt.Stage(["block3"], 1, batch_norm="adapt")]))
+    statistics = {row.block: row.statistics for row in run.audits[0].moved}
+    assert statistics["block3"] > 0.001
+    assert statistics["block1"] == statistics["block2"] == 0
+
+
+def test_frozen_batch_norms_keep_their_statistics_in_awake_blocks():
+    model = classifier()
+    run = _fit(model, kt.Plan([kt.Stage("all", 1)]))
+    assert {row.statistics for row in run.audits[0].moved} == {0.0, None}
+    assert all(row.weights > 0 for row in run.audits[0].moved)
+
+
+def test_dropout_below_the_first_awake_block_does_not_fire_and_above_it_does():
+    model = classifier(dropout=0.0)
+    _fit(model, kt.Plan([kt.Stage(["block3"], 1)]))
+    body = model.get_layer("residual")
+    below = keras.Model(body.input, body.get_layer("block2_add").output)
+    x = pictures()
+    np.testing.assert_array_equal(below(x, training=True), below(x, training=False))
+    assert np.abs(np.asarray(model(x, training=True)) - np.asarray(model(x, training=False))).max() > 1e-4
+
+
+def test_one_seed_gives_the_same_weights_twice_and_another_seed_others():
+    ends = []
+    for seed in (1, 1, 2):
+        keras.utils.set_random_seed(0)
+        model = classifier()
+        _fit(model, kt.staged_fine_tuning(model, epochs=(1, 2)), seed=seed)
+        ends.append(state.values(model))
+    for first, again in zip(ends[0], ends[1], strict=True):
+        np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(ends[0][0], ends[2][0])
+
+
+def test_lower_blocks_move_less_under_layer_decay():
+    model = classifier()
+    run = _fit(model, kt.Plan([kt.Stage("all", 2, layer_decay=0.1, optimizer="sgd", learning_rate=0.01)]))
+    moved = {row.block: row.weights for row in run.audits[0].moved}
+    assert moved["block3"] > 5 * moved["block2"] > 25 * moved["block1"]
+
+
+def test_a_stage_sees_the_epochs_that_come_after_those_of_the_stage_before():
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            seen.append(epoch)
+
+    model = classifier()
+    run = _fit(model, kt.staged_fine_tuning(model, epochs=(2, 3)), callbacks=[Watch()])
+    assert seen == [0, 1, 2, 3, 4]
+    assert [(row["stage"], row["epoch"]) for row in run.history] == [
+        ("head", 1),
+        ("head", 2),
+        ("all", 3),
+        ("all", 4),
+        ("all", 5),
+    ]
+
+
+def test_the_rate_climbs_and_falls_as_the_stage_says():
+    model = classifier()
+    run = _fit(model, kt.Plan([kt.Stage("head", 4, learning_rate=0.1, schedule="linear", warmup=0.5)]))
+    rates = [row["learning_rate"] for row in run.history]
+    np.testing.assert_allclose(rates, [0.05, 0.1, 0.05, 0.0], atol=1e-6)
+
+
+def test_from_scratch_draws_every_weight_anew_by_the_seed():
+    ends = []
+    for _ in range(2):
+        model = classifier()  # other random weights each time
+        _fit(model, kt.from_scratch(model, epochs=1), seed=5)
+        ends.append(state.values(model))
+    for first, again in zip(*ends, strict=True):
+        np.testing.assert_array_equal(first, again)
+
+
+def test_training_learns():
+    model = classifier()
+    run = _fit(model, kt.feature_extraction(model, epochs=15))
+    assert run.report.split == "validation"
+    assert run.report.accuracy == 1.0
+    assert run.history[-1]["loss"] < 0.5 * run.history[0]["loss"]
+
+
+class _Meddler(keras.callbacks.Callback):
+    """Assigns a frozen weight in the middle of training."""
+
+    def on_train_end(self, logs=None):
+        kernel = self.model.get_layer("residual").get_layer("stem_conv").kernel
+        kernel.assign(kernel + 1e-6)
+
+
+def test_the_audit_catches_a_frozen_weight_that_moved():
+    model = classifier()
+    with pytest.raises(kt.AuditError, match="stem_conv/kernel"):
+        _fit(model, kt.feature_extraction(model, epochs=1), callbacks=[_Meddler()])
+
+
+def test_the_audit_catches_a_block_that_did_not_move():
+    model = classifier()
+    plan = kt.Plan([kt.Stage("all", 1, learning_rate=1.0, ratios={"block1": 1e-30}, optimizer="sgd", schedule="constant")])
+    with pytest.raises(kt.AuditError, match="did not move"):
+        _fit(model, plan)
+
+
+def test_a_loss_that_is_no_number_stops_and_gives_the_last_good_weights_back():
+    model = classifier()
+    before = state.values(model)
+    plan = kt.Plan([kt.Stage("all", 2, "wild", learning_rate=1e30, optimizer="sgd", warmup=0.0)])
+    with pytest.raises(kt.NonFiniteLossError, match=r"stage 'wild'[\s\S]*epoch 1, step \d+, learning rate 1e\+30") as error:
+        _fit(model, plan)
+    assert "a lower learning_rate than 1e+30" in str(error.value)
+    for identity, old, new in zip(state.identities(model), before, state.values(model), strict=True):
+        if "seed" not in identity.path:
+            np.testing.assert_array_equal(old, new, err_msg=identity.path)
+
+
+def test_early_stopping_goes_back_to_the_best_weights():
+    kept = {}
+
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            kept[epoch] = self.model.get_weights()
+
+    model = classifier()
+    # A rate that overshoots: validation loss is best early and grows from there.
+    plan = kt.Plan([kt.Stage("head", 30, learning_rate=30.0, schedule="constant", warmup=0.0, patience=3)])
+    run = _fit(model, plan, callbacks=[Keep()])
+    best = int(np.argmin([row["val_loss"] for row in run.history]))
+    assert len(run.history) == best + 1 + 3
+    for ours, theirs in zip(model.get_weights(), kept[best], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_balanced_class_weights_are_those_written_out():
+    splits = dark_and_light(validation=0.2)
+    counts = splits.train.counts
+    explicit = {name: len(splits.train) / (2 * count) for name, count in counts.items()}
+    ends = []
+    for weights in ("balanced", explicit):
+        keras.utils.set_random_seed(0)
+        model = classifier()
+        kt.fit(model, splits, kt.feature_extraction(model, epochs=1), class_weight=weights, verbose=False)
+        ends.append(model.get_layer("head").get_weights()[0])
+    np.testing.assert_array_equal(*ends)
+
+
+def test_class_weights_change_what_is_learned():
+    ends = []
+    for weights in (None, {"dark": 10.0, "light": 0.1}):
+        keras.utils.set_random_seed(0)
+        model = classifier()
+        _fit(model, kt.feature_extraction(model, epochs=1), class_weight=weights)
+        ends.append(model.get_layer("head").bias.numpy())
+    assert not np.allclose(*ends)
+
+
+def test_half_precision_trains_and_leaves_the_model_as_it_was():
+    model = classifier()
+    policies = [layer.dtype_policy.name for layer in state.sublayers(model)]
+    dtypes = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            body = self.model.get_layer("residual")
+            dtypes.extend([body.get_layer("block1_conv").compute_dtype, self.model.get_layer("head").compute_dtype])
+
+    run = _fit(model, kt.Plan([kt.Stage("all", 1)]), precision="mixed_bfloat16", callbacks=[Watch()])
+    assert dtypes == ["bfloat16", "float32"]
+    assert policies == [layer.dtype_policy.name for layer in state.sublayers(model)]
+    assert all(row.weights > 0 for row in run.audits[0].moved)
+
+
+def test_float16_trains_with_a_scaled_loss():
+    model = classifier()
+    run = _fit(model, kt.Plan([kt.Stage("all", 2)]), precision="mixed_float16")
+    assert np.isfinite(run.history[-1]["loss"])
+
+
+def test_the_workdir_holds_what_happened(tmp_path):
+    model = classifier()
+    run = _fit(model, kt.staged_fine_tuning(model, epochs=(1, 1)), workdir=tmp_path / "run")
+    rows = list(csv.DictReader((tmp_path / "run" / "history.csv").open()))
+    assert [row["stage"] for row in rows] == ["head", "all"]
+    assert float(rows[0]["loss"]) == run.history[0]["loss"]
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert kt.Plan.from_dict(facts["plan"]) == run.plan
+    assert facts["data"] == dark_and_light().fingerprint
+    assert len(json.loads((tmp_path / "run" / "audit.json").read_text())) == 2
+    assert list((tmp_path / "run" / "tensorboard").rglob("events*"))
+    loaded = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    np.testing.assert_allclose(loaded(pictures()), model(pictures()), rtol=1e-6)
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_a_workdir_with_a_run_in_it_is_refused(tmp_path):
+    model = classifier()
+    _fit(model, kt.feature_extraction(model, epochs=1), workdir=tmp_path)
+    with pytest.raises(ValueError, match="holds a run already"):
+        _fit(model, kt.feature_extraction(model, epochs=1), workdir=tmp_path)
+
+
+def test_what_was_trained_loads_without_this_package(tmp_path):
+    model = classifier(("dark", "light"))
+    _fit(model, kt.staged_fine_tuning(model, epochs=(1, 1)))
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "pictures.npy", pictures())
+    code = (
+        "import sys, keras, numpy; sys.modules['keras_transfer'] = None;"
+        f"model = keras.saving.load_model({str(tmp_path / 'model.keras')!r});"
+        f"numpy.save({str(tmp_path / 'logits.npy')!r}, model.predict(numpy.load({str(tmp_path / 'pictures.npy')!r})))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), model.predict(pictures(), verbose=0), rtol=1e-5)
+
+
+def test_the_pictures_of_a_run_are_drawn(tmp_path):
+    model = classifier()
+    run = _fit(model, kt.staged_fine_tuning(model, epochs=(1, 1)))
+    paths = run.plot(tmp_path)
+    assert [path.name for path in paths] == ["learning_curves.png", "confusion.png", "most_wrong.png"]
+    assert all(path.stat().st_size > 5000 for path in paths)
+
+
+def test_classes_that_disagree_with_the_data_are_refused():
+    model = classifier(("a", "b", "c"))
+    with pytest.raises(ValueError, match="given:     3 outputs\n  expected:  2: dark, light"):
+        _fit(model, kt.feature_extraction(model))
+
+
+def test_classes_in_another_order_are_refused():
+    model = classifier(("light", "dark"))
+    with pytest.raises(ValueError, match="in another order"):
+        _fit(model, kt.feature_extraction(model))
+
+
+def test_a_plan_made_for_another_model_is_refused_before_anything_trains():
+    model = classifier()
+    before = state.values(model)
+    with pytest.raises(ValueError, match="nearest: +'?block3"):
+        _fit(model, kt.Plan([kt.Stage("head", 1), kt.Stage("blok3", 1)]))
+    np.testing.assert_array_equal(before[0], state.values(model)[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_weight": "balance"}, "'balanced', or a mapping"),
+        ({"class_weight": {"dark": 1, "ligth": 2}}, "nearest:   light"),
+        ({"precision": "float16"}, "nearest:   mixed_float16"),
+    ],
+)
+def test_a_misspelt_argument_is_refused(options, message):
+    model = classifier()
+    with pytest.raises(ValueError, match=message):
+        _fit(model, kt.feature_extraction(model, epochs=1), **options)
+
+
+def test_stopping_early_needs_a_validation_split():
+    generator = np.random.default_rng(0)
+    halves = {
+        name: (generator.integers(0, 255, (8, 16, 16, 3), "uint8"), ["dark", "light"] * 4) for name in ("train", "test")
+    }
+    splits = kt.data.images(halves, validation=0.0, batch_size=4)
+    model = classifier()
+    with pytest.raises(ValueError, match="nothing to tell it when"):
+        kt.fit(model, splits, kt.Plan([kt.Stage("head", 1, patience=1)]), verbose=False)
