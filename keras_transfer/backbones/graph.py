@@ -35,9 +35,9 @@ def has_graph(model: object) -> bool:
 def steps(model: keras.Model) -> list[Step]:
     """Every step of a functional or `Sequential` model, in an order in which it can be computed; inputs are left out.
 
-    The order follows from the graph alone, so that a model which is saved and loaded has the same one, and each step stands
-    as near as can be to the one that needs it. (Keras' own order computes the longest path first: it begins a NASNet cell
-    before the one below is done.) Nested models are single steps here: ask for their steps in turn, or `flatten`.
+    The order follows from the graph alone, so that a model which is saved and loaded has the same one, and each step
+    stands as near as can be to the one that needs it. (Keras' own order computes the longest path first: it begins a
+    NASNet cell before the one below is done.) Nested models are single steps here: `flatten` opens them.
 
     Args:
         model: a built functional or `Sequential` model.
@@ -61,8 +61,8 @@ def steps(model: keras.Model) -> list[Step]:
                 to_mend="build it as keras.Model(inputs, outputs)",
             )
         )
-    # With `has_graph`, the one place that reads Keras' private graph: the public `layer.input` raises for a shared layer.
-    # A Sequential hides the functional model that it runs.
+    # With `has_graph`, the one place that reads Keras' private graph: the public `layer.input` raises for a layer that
+    # is shared. A Sequential hides the functional model that it runs.
     by_depth = getattr(model, "_functional", model)._nodes_by_depth
     nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
     found = [Step(node.operation, tuple(node.input_tensors), tuple(node.output_tensors)) for node in nodes]
@@ -104,8 +104,11 @@ def leaves(operation: keras.Operation) -> tuple[keras.Layer, ...]:
     """
     if not isinstance(operation, keras.Layer):
         return ()
-    found = [layer for layer in [operation, *state.sublayers(operation)] if not isinstance(layer, keras.layers.InputLayer)]
-    return tuple(layer for layer in found if state.own_variables(layer) or not state.sublayers(layer))
+    return tuple(
+        layer
+        for layer in [operation, *state.sublayers(operation)]
+        if not isinstance(layer, keras.layers.InputLayer) and (state.own_variables(layer) or not state.sublayers(layer))
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,7 +117,7 @@ class Part:
 
     Attributes:
         operation: the layer or operation.
-        layers: its leaves.
+        layers: its leaves, where it is called for the first time.
         weighted: whether it holds weights.
         inputs: the numbers of the tensors that it reads.
         outputs: the numbers of those that it makes.
@@ -167,69 +170,101 @@ def flatten(model: keras.Model) -> Flat:
     >>> [part.name for part in flatten(keras.Model(inputs, keras.layers.Dense(2, name="head")(body(inputs)))).parts]
     ['low', 'relu', 'head']
     """
-    flat = Flat([], {}, collections.defaultdict(list))
-    numbers = itertools.count()
-    known = {id(tensor): next(numbers) for tensor in model.inputs}
-    _open(model, known, (), flat, numbers)
-    return flat
+    return _Opener().open(model)
 
 
-def _open(model, known, within, flat, numbers) -> None:
-    for step in steps(model):
-        inputs = tuple(known[id(tensor)] for tensor in step.inputs)
-        if has_graph(step.operation):
-            inner = {id(tensor): number for tensor, number in zip(step.operation.inputs, inputs, strict=False)}
-            for tensor in step.operation.inputs:  # an optional input that was left out
-                inner.setdefault(id(tensor), next(numbers))
-            _open(step.operation, inner, (*within, step.operation), flat, numbers)
-            outputs = [inner[id(tensor)] for tensor in step.operation.outputs]
-        else:
-            outputs = [next(numbers) for _ in step.outputs]
-            _append(step, inputs, tuple(outputs), within, flat, numbers)
-        for tensor, number in zip(step.outputs, outputs, strict=True):
-            known[id(tensor)] = number
-            flat.shapes[number] = tuple(tensor.shape)
-            flat.tensors[number].append((model, tensor))
+class _Opener:
+    """Writes down a graph and the graphs nested in it, numbering the tensors."""
 
+    def __init__(self) -> None:
+        self.flat = Flat([], {}, collections.defaultdict(list))
+        self.numbers = itertools.count()
+        self.called: set[int] = set()
 
-def _append(step, inputs, outputs, within, flat, numbers) -> None:
-    stack = _stack(step.operation)
-    if not stack:
+    def open(self, model: keras.Model) -> Flat:
+        self._open(model, {id(tensor): next(self.numbers) for tensor in model.inputs}, ())
+        return self.flat
+
+    def _open(self, model: keras.Model, known: dict[int, int], within: tuple[keras.Model, ...]) -> None:
+        """Adds the parts of a model; `known` has the numbers of its inputs, and gets those of all its tensors."""
+        every = steps(model)
+        kinds = collections.Counter(type(step.operation) for step in every)
+        for step in every:
+            inputs = tuple(known[id(tensor)] for tensor in step.inputs)
+            nested = step.operation
+            if has_graph(nested):
+                inner = {id(tensor): number for tensor, number in zip(nested.inputs, inputs, strict=False)}
+                for tensor in nested.inputs:  # an optional input that was left out
+                    inner.setdefault(id(tensor), next(self.numbers))
+                self._open(nested, inner, (*within, nested))
+                outputs = tuple(inner[id(tensor)] for tensor in nested.outputs)
+            else:
+                outputs = tuple(next(self.numbers) for _ in step.outputs)
+                # One of several layers of a class is one of a stack itself.
+                stack = _stack(step.operation) if kinds[type(step.operation)] == 1 else []
+                self._add(step, stack, inputs, outputs, within)
+            for tensor, number in zip(step.outputs, outputs, strict=True):
+                known[id(tensor)] = number
+                self.flat.shapes[number] = tuple(tensor.shape)
+                self.flat.tensors[number].append((model, tensor))
+
+    def _add(self, step, stack, inputs, outputs, within) -> None:
         every = leaves(step.operation)
-        flat.parts.append(Part(step.operation, every, _weighted(every), inputs, outputs, within))
-        return
-    # In which order a layer calls what it holds cannot be seen. Weights follow the order of creation; what has none, and
-    # may be used anywhere, goes to the bottom, where it is frozen as long as anything is.
-    inside = {id(leaf) for layer in stack for leaf in leaves(layer)}
-    loose = [leaf for leaf in leaves(step.operation) if id(leaf) not in inside]
-    order = {id(layer): place for place, layer in enumerate([step.operation, *state.sublayers(step.operation)])}
-    first = order[id(stack[0])]
-    below = [leaf for leaf in loose if not _weighted([leaf]) or order[id(leaf)] < first]
-    above = [leaf for leaf in loose if _weighted([leaf]) and order[id(leaf)] > first]
-    for place, layer in enumerate(stack):
-        every = leaves(layer)
-        if place == 0:
-            every = (*below, *every)
-        if place == len(stack) - 1:
-            every = (*every, *above)
-        made = outputs if place == len(stack) - 1 else (next(numbers),)
-        flat.shapes[made[0]] = tuple(step.outputs[0].shape)
-        flat.parts.append(Part(layer, every, True, inputs, made, within))
-        inputs = made
+        first_time = () if id(step.operation) in self.called else every
+        self.called.add(id(step.operation))
+        if not stack or not first_time:
+            self.flat.parts.append(Part(step.operation, first_time, _weighted(every), inputs, outputs, within))
+            return
+        for layer, layers in zip(stack, _dealt(step.operation, stack), strict=True):
+            made = outputs if layer is stack[-1] else (next(self.numbers),)
+            self.flat.shapes[made[0]] = tuple(step.outputs[0].shape)
+            self.flat.parts.append(Part(layer, layers, True, inputs, made, within))
+            inputs = made
+
+
+def _dealt(holder: keras.Layer, stack: list[keras.Layer]) -> list[tuple[keras.Layer, ...]]:
+    """The leaves of each layer of a stack, and to the lowest and the highest what else their holder holds.
+
+    In which order it calls them cannot be seen. Weights follow the order of creation; what has none, and may be used
+    anywhere, goes to the lowest, which is frozen as long as any is.
+    """
+    layers = [leaves(layer) for layer in stack]
+    inside = {id(leaf) for each in layers for leaf in each}
+    order = {id(layer): place for place, layer in enumerate([holder, *state.sublayers(holder)])}
+    loose = [leaf for leaf in leaves(holder) if id(leaf) not in inside]
+    above = [leaf for leaf in loose if _weighted([leaf]) and order[id(leaf)] > order[id(stack[0])]]
+    below = [leaf for leaf in loose if leaf not in above]
+    layers[0] = (*below, *layers[0])
+    layers[-1] = (*layers[-1], *above)
+    return layers
 
 
 def _stack(layer: keras.Operation) -> list[keras.Layer]:
-    """The layers that make a stack inside a layer: those of one class which hold weighted layers; none where one is alone."""
-    if not isinstance(layer, keras.Layer):
+    """The stack that a layer is made of: layers of one class that hold weighted layers. Empty where it is none.
+
+    Two attentions in a decoder layer are no stack, since dense layers stand beside them, and neither are the two
+    directions of a Bidirectional.
+    """
+    if not isinstance(layer, keras.Layer) or isinstance(layer, keras.layers.Bidirectional):
         return []
     below = state.sublayers(layer)
     nested = {id(inner) for held in below for inner in state.sublayers(held)}
     by_class = collections.defaultdict(list)
     for held in below:
-        if id(held) not in nested and state.sublayers(held) and _weighted(state.sublayers(held)):
+        if id(held) not in nested:
             by_class[type(held)].append(held)
-    largest = max(by_class.values(), key=len, default=[])
-    return largest if len(largest) > 1 else []
+    stack = max(by_class.values(), key=len, default=[])
+    if len(stack) < 2 or not all(_weighted(state.sublayers(held)) for held in stack):
+        return []
+    inside = {id(leaf) for held in stack for leaf in leaves(held)}
+    beside = [leaf for leaf in leaves(layer) if id(leaf) not in inside and leaf is not layer]
+    only_norms = all(is_normalisation(leaf) for leaf in beside if _weighted([leaf]))
+    return stack if len(stack) > 2 or only_norms else []
+
+
+def is_normalisation(layer: keras.Layer) -> bool:
+    """Whether a layer normalises: batch, layer, group, RMS, or the pixels."""
+    return "Norm" in type(layer).__name__
 
 
 def _weighted(layers) -> bool:

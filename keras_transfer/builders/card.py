@@ -38,6 +38,13 @@ def read(model: keras.Model) -> dict[str, Any]:
 
 
 def class_names(model: keras.Model) -> tuple[str, ...] | None:
-    """The class names of a classifier in the order of its logits, or `None` where a model was built elsewhere."""
+    """The class names of a classifier in the order of its logits, or `None` where a model was built elsewhere.
+
+    Example:
+
+    >>> import keras_transfer as kt
+    >>> kt.class_names(kt.image_classifier("MobileNetV2", ["ant", "bee"], weights=None, image_size=32, alpha=0.35))
+    ('ant', 'bee')
+    """
     names = read(model).get("classes")
     return None if names is None else tuple(names)

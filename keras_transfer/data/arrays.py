@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_transfer.data.examples import ArrayExamples
@@ -21,8 +22,9 @@ def arrays(pictures: Any, labels: Any, *, name: str = "x") -> Found:
     Raises:
         ValueError: their lengths disagree, or the labels are of no such kind.
     """
+    pictures = keras.ops.convert_to_numpy(pictures) if keras.ops.is_tensor(pictures) else pictures
     pictures = pictures if hasattr(pictures, "shape") or isinstance(pictures, Sequence) else np.asarray(pictures)
-    class_names = _class_names(labels)
+    class_names, declared = _class_names(labels)
     if len(pictures) != len(class_names):
         raise ValueError(
             explain(
@@ -44,24 +46,20 @@ def arrays(pictures: Any, labels: Any, *, name: str = "x") -> Found:
             )
         )
     check_pixels(pictures, name)
-    return Found({WHOLE: ArrayExamples(pictures, class_names, name=name)}, {WHOLE: set(class_names)})
+    return Found({WHOLE: ArrayExamples(pictures, class_names, name=name)}, {WHOLE: declared})
 
 
-def _class_names(labels: Any) -> list[str]:
-    given = np.asarray(labels)
+def _class_names(labels: Any) -> tuple[list[str], set[str]]:
+    """(The name of each picture's class, all names that the labels have room for)."""
+    given = np.asarray(keras.ops.convert_to_numpy(labels) if keras.ops.is_tensor(labels) else labels)
     if given.ndim == 2 and given.shape[1] == 1:
         given = given[:, 0]
-    if (
-        given.ndim == 2
-        and given.dtype.kind in "uifb"
-        and ((given == 0) | (given == 1)).all()
-        and (given.sum(1) == 1).all()
-    ):
-        given = given.argmax(axis=1)
     if given.dtype == object and all(isinstance(label, str) for label in given.flat):
         given = given.astype(str)
-    if given.dtype.kind == "f" and given.ndim == 1 and (given == np.floor(given)).all():
+    if given.dtype.kind == "f" and (given == np.floor(given)).all():
         given = given.astype(np.int64)
+    if given.ndim == 2 and given.dtype.kind in "uib" and (np.sort(given) == [0] * (given.shape[1] - 1) + [1]).all():
+        return [str(label) for label in given.argmax(axis=1)], {str(label) for label in range(given.shape[1])}
     if given.ndim != 1 or given.dtype.kind not in "uiUSb":
         raise ValueError(
             explain(
@@ -70,13 +68,10 @@ def _class_names(labels: Any) -> list[str]:
                 expected="whole numbers or names of shape (pictures,), or one-hot rows of shape (pictures, classes)",
             )
         )
-    if given.dtype.kind in "ui" and given.size and given.min() < 0:
+    if given.dtype.kind == "i" and given.size and given.min() < 0:
         raise ValueError(explain("`y` holds a negative label.", given=given.min(), expected="whole numbers from 0"))
-    if given.dtype.kind == "S":
-        return [label.decode() for label in given.tolist()]
-    if given.dtype.kind == "b":
-        given = given.astype(np.int64)
-    return [str(label) for label in given.tolist()]
+    names = [label.decode() if isinstance(label, bytes) else str(label) for label in given.tolist()]
+    return names, set(names)
 
 
 def check_pixels(pictures: Any, name: str) -> None:

@@ -52,8 +52,8 @@ AUGMENTATIONS = {
 def augmentation(choice: str | Augmentation | Callable) -> Augmentation | Callable:
     """The augmentation that `augment=` means: one of three names, settings of one's own, or a function.
 
-    A function takes a picture (float32 tensor of the model's size, 0..255) and a seed (int64 tensor of shape (2,), its own for
-    every example and epoch) and returns a picture of the same shape; it is traced by tf.data.
+    A function takes a picture (float32 tensor of the model's size, 0..255) and a seed (int64 tensor of shape (2,), its
+    own for every example and epoch) and returns a picture of the same shape; it is traced by tf.data.
 
     Raises:
         ValueError: the name is none of "none", "light" and "strong".
@@ -116,7 +116,8 @@ def augmented(
     (True, (4, 4, 3))
     """
     random = np.random.default_rng(key)
-    picture = resize(picture, size, crop_box(settings, *picture.shape[:2], random))
+    top, left, bottom, right = crop_box(settings, *picture.shape[:2], random)
+    picture = resize(picture[top:bottom, left:right], size)
     if settings.flip and random.random() < 0.5:
         picture = picture[:, ::-1]
     if settings.erase and random.random() < settings.erase:

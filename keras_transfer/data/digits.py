@@ -25,13 +25,13 @@ def digits(
     """Real handwritten digits, 8 x 8 pixels, about 180 of each: the set that is always there.
 
     They are the test set of "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak, 1998), embedded in
-    scikit-learn. Grey levels 0..16 become 0..255, on three channels. They are not augmented by default: a mirrored digit is
-    none.
+    scikit-learn. Grey levels 0..16 become 0..255, on three channels. They are not augmented by default: a mirrored
+    digit is none.
 
     Args:
         classes: the digits to tell apart, some of 0..9.
-        per_class: how many labelled examples of each there are to train and validate on; all of them if not given. The test
-            split is the same whatever this is.
+        per_class: how many labelled examples of each there are to train and validate on; all of them if not given. The
+            test split is the same whatever this is.
         image_size: pixels to bring them to, a number or (height, width); only for models that take any size.
         batch_size: examples per step.
         augment: what training does to a picture, as in `images`.
@@ -48,7 +48,7 @@ def digits(
     >>> few.classes, len(few.train), len(few.validation), len(few.test)
     (('5', '6', '7'), 24, 6, 163)
     """
-    check_settings(validation, test, "error")
+    check_settings(validation, test, seed, "error")
     augmentation(augment)
     wanted = sorted({int(digit) for digit in classes})
     if len(wanted) < 2 or not set(wanted) <= set(range(10)):

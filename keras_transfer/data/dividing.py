@@ -1,7 +1,8 @@
-"""From what a source holds to train, validation and test: everything looked at, problems listed, what is missing held out."""
+"""From what a source holds to train, validation and test: all of it looked at, what is missing held out."""
 
 import dataclasses
 import hashlib
+import numbers
 import warnings
 from collections.abc import Sequence
 
@@ -12,29 +13,25 @@ from keras_transfer.data.splits import Divided, Split
 from keras_transfer.errors import explain
 
 
-def check_settings(validation: float, test: float, on_bad_file: str) -> None:
+def check_settings(validation: float, test: float, seed: int, on_bad_file: str) -> None:
     """Refuses settings that mean nothing, before any file is read.
 
     Raises:
-        ValueError: a part is not from 0 to below 1, or `on_bad_file` is neither "error" nor "skip".
+        ValueError: a part is not from 0 to below 1, the seed no whole number from 0, or `on_bad_file` not known.
 
     Example:
 
-    >>> check_settings(0.2, 0.0, "error")
+    >>> check_settings(0.2, 0.0, seed=0, on_bad_file="error")
     """
     for name, fraction in (("validation", validation), ("test", test)):
         if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction < 1:
-            raise ValueError(
-                explain(
-                    f"`{name}` is no part of the data.", given=repr(fraction), expected="a number from 0 to below 1"
-                )
-            )
+            expected = "a number from 0 to below 1"
+            raise ValueError(explain(f"`{name}` is no part of the data.", given=repr(fraction), expected=expected))
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(explain("`seed` is no seed.", given=repr(seed), expected="a whole number from 0"))
     if on_bad_file not in ("error", "skip"):
-        raise ValueError(
-            explain(
-                "`on_bad_file` is neither of its two values.", given=repr(on_bad_file), expected="'error' or 'skip'"
-            )
-        )
+        expected = "'error' or 'skip'"
+        raise ValueError(explain("`on_bad_file` is not known.", given=repr(on_bad_file), expected=expected))
 
 
 def divided(
@@ -61,9 +58,19 @@ def divided(
                 expected="test=0: a test split is used as it is",
             )
         )
+    if not {"train", WHOLE} & set(found.splits):
+        raise ValueError(
+            explain(
+                "There is no split to train on.",
+                given=", ".join(found.splits) or "nothing",
+                expected="train, and validation and test if there are such",
+                to_mend="give what is to be trained on as {'train': …, 'test': …}",
+            )
+        )
     good, skipped = _without_the_broken(found, skip)
     present = set(good["train"].class_names)
-    classes = tuple(name for name in found.classes if name in present) if found.classes else in_order(present)
+    known = [name for name in found.classes or () if name in present]
+    classes = (*known, *in_order(present - set(known)))
     notes = list(found.notes)
     for name, fraction in (("test", test), ("validation", validation)):
         if name == "validation" and per_class is not None:
@@ -72,7 +79,9 @@ def divided(
             good["train"], good[name] = _held_out(good["train"], fraction, name, seed)
             notes.append(f"{name} is {100 * fraction:g} % of each class, taken off train")
     splits = {name: Split(name, kept.examples, classes, kept.digests) for name, kept in good.items()}
-    notes += _shared_with_train(splits)
+    if all(name.isdecimal() for name in classes) and classes != tuple(map(str, range(len(classes)))):
+        notes.append(f"the classes are numbers that do not count from 0: output 0 of a model is class {classes[0]!r}")
+    notes += _two_labels(splits["train"]) + _shared_with_train(splits)
     return Divided(*(splits.get(name) for name in SPLITS), tuple(notes), tuple(skipped))
 
 
@@ -107,8 +116,8 @@ def _without_the_broken(found: Found, skip: bool) -> tuple[dict[str, _Kept], lis
     refuse(fatal, to_mend="put it right; this cannot be left out")
     skipped = [str(problem) for problem in [*broken, *lacking]]
     if skipped:
-        counted = f"{len(broken)} that cannot be read were left out; {len(lacking)} classes lack pictures"
-        warnings.warn("\n  ".join([f"The data has problems: {counted}.", *skipped]), stacklevel=4)
+        counted = f"Bad files left out: {len(broken)}. Classes empty or missing in a split: {len(lacking)}."
+        warnings.warn("\n  ".join([counted, *skipped]), stacklevel=4)
     return good, skipped
 
 
@@ -130,15 +139,14 @@ def _classes_not_to_be_learnt(good: dict[str, _Kept]) -> list[Problem]:
         for split, kept in good.items()
         for name in sorted(set(kept.class_names) - learnt)
     ]
-    if not learnt:
-        fatal.append(Problem("train", "has no picture at all"))
+    fatal += [Problem(split, "has no picture at all") for split, kept in good.items() if not kept.class_names]
     if len(learnt) == 1:
         fatal.append(Problem("train", f"has one class only, {next(iter(learnt))!r}; at least two can be told apart"))
     return fatal
 
 
 def _ranked(kept: _Kept, seed: int) -> dict[str, list[list[int]]]:
-    """Per class its examples in an order drawn by (seed, content), whatever their files are called; equal ones together."""
+    """Per class its examples in an order drawn by (seed, content), whatever their files are called; equals together."""
     by_class: dict[str, dict[bytes, list[int]]] = {}
     for number, (name, digest) in enumerate(zip(kept.class_names, kept.digests, strict=True)):
         by_class.setdefault(name, {}).setdefault(digest, []).append(number)
@@ -164,11 +172,8 @@ def _held_out(kept: _Kept, fraction: float, name: str, seed: int) -> tuple[_Kept
                 held.update(group)
                 taken += len(group)
     refuse(too_few, to_mend=f"give it more pictures, or a {name} split, or hold none out: {name}=0")
-    numbers = range(len(kept.examples))
-    return (
-        kept.select([number for number in numbers if number not in held]),
-        kept.select([number for number in numbers if number in held]),
-    )
+    stays = [number for number in range(len(kept.examples)) if number not in held]
+    return kept.select(stays), kept.select(sorted(held))
 
 
 def _few_of_each(kept: _Kept, per_class: int, seed: int) -> _Kept:
@@ -187,6 +192,21 @@ def _few_of_each(kept: _Kept, per_class: int, seed: int) -> _Kept:
     return kept.select(sorted(chosen))
 
 
+def _two_labels(train: Split) -> list[str]:
+    labels: dict[bytes, int] = {}
+    clashes = [
+        number
+        for number, digest in enumerate(train.digests)
+        if labels.setdefault(digest, train.labels[number]) != train.labels[number]
+    ]
+    if not clashes:
+        return []
+    return [
+        f"{len(clashes)} pictures of train are there a second time, byte for byte, with another label; the first is"
+        f" {train.describe(clashes[0])}"
+    ]
+
+
 def _shared_with_train(splits: dict[str, Split]) -> list[str]:
     trained = set(splits["train"].digests)
     notes = []
@@ -194,7 +214,7 @@ def _shared_with_train(splits: dict[str, Split]) -> list[str]:
         shared = [number for number, digest in enumerate(split.digests) if digest in trained]
         if name != "train" and shared:
             notes.append(
-                f"{len(shared)} of the {len(split)} pictures of {name} are in train too, byte for byte: a model that knows"
-                f" them by heart looks better than it is. The first is {split.describe(shared[0])}"
+                f"{len(shared)} of the {len(split)} pictures of {name} are in train too, byte for byte, so what is"
+                f" measured there flatters the model; the first is {split.describe(shared[0])}"
             )
     return notes

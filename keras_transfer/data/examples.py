@@ -13,7 +13,7 @@ from keras_transfer.errors import explain
 
 
 class Examples(abc.ABC):
-    """Pictures with the name of their class, in a fixed order, each reached by its number at any time from any thread."""
+    """Pictures with the names of their classes, in a fixed order, each reached by its number from any thread."""
 
     class_names: Sequence[str]
 
@@ -21,8 +21,13 @@ class Examples(abc.ABC):
         return len(self.class_names)
 
     @abc.abstractmethod
-    def picture(self, number: int) -> np.ndarray:
-        """The pixels of one example: uint8 or float32 of shape (height, width, 3), 0..255."""
+    def picture(self, number: int, at_least: tuple[int, int] | None = None) -> np.ndarray:
+        """The pixels of one example: uint8 or float32 of shape (height, width, 3), 0..255.
+
+        Args:
+            number: which one.
+            at_least: (height, width) that it will be brought to, see `decoding.decode`; all of its pixels if not given.
+        """
 
     @abc.abstractmethod
     def describe(self, number: int) -> str:
@@ -53,7 +58,7 @@ class FileExamples(Examples):
         self.paths = list(paths)
         self.class_names = list(class_names)
 
-    def picture(self, number: int) -> np.ndarray:
+    def picture(self, number: int, at_least: tuple[int, int] | None = None) -> np.ndarray:
         """The pixels of one file.
 
         Raises:
@@ -61,7 +66,7 @@ class FileExamples(Examples):
         """
         path = self.paths[number]
         try:
-            return decoding.decode(path.read_bytes())
+            return decoding.decode(path.read_bytes(), at_least)
         except (OSError, ValueError) as error:
             raise ValueError(
                 explain("A picture that could be read before cannot be read now.", given=path, reason=error)
@@ -107,9 +112,9 @@ class EncodedExamples(Examples):
         self.name = name
         self.numbers = range(len(self.class_names)) if numbers is None else list(numbers)
 
-    def picture(self, number: int) -> np.ndarray:
+    def picture(self, number: int, at_least: tuple[int, int] | None = None) -> np.ndarray:
         """The pixels of one example."""
-        return decoding.decode(self.fetch(self.numbers[number]))
+        return decoding.decode(self.fetch(self.numbers[number]), at_least)
 
     def describe(self, number: int) -> str:
         """The name of the whole and the example's place in it."""
@@ -157,7 +162,7 @@ class ArrayExamples(Examples):
     def _raw(self, number: int) -> np.ndarray:
         return np.asarray(self.pictures[self.numbers[number]])
 
-    def picture(self, number: int) -> np.ndarray:
+    def picture(self, number: int, at_least: tuple[int, int] | None = None) -> np.ndarray:
         """The pixels of one example, with three channels."""
         picture = self._raw(number)
         picture = picture if picture.dtype == np.uint8 else picture.astype(np.float32)

@@ -59,15 +59,6 @@ def folder(path: pathlib.Path) -> Found:
                 )
             )
         _classes_below(entry, name, found)
-    if "train" not in found.splits:
-        raise ValueError(
-            explain(
-                "The folder has splits, but none to train on.",
-                given=", ".join(entry.name for entry in folders),
-                expected="a folder train/",
-                to_mend="give the folder to train on as {'train': …, 'test': …}",
-            )
-        )
     return found
 
 
@@ -80,7 +71,7 @@ def _classes_below(path: pathlib.Path, split: str, found: Found) -> None:
         if entry.is_dir():
             class_name = _normal(entry.name)
             found.declared[split].add(class_name)
-            for file in _files_below(entry):
+            for file in _files_below(entry, {entry.resolve()}):
                 if _is_meant(file, found, others):
                     paths.append(file)
                     class_names.append(class_name)
@@ -92,10 +83,14 @@ def _classes_below(path: pathlib.Path, split: str, found: Found) -> None:
         found.notes.append(f"files below {path} that are no pictures were passed over: {listed}")
 
 
-def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
+def _files_below(path: pathlib.Path, above: set[pathlib.Path]) -> list[pathlib.Path]:
     files: list[pathlib.Path] = []
     for entry in _entries(path):
-        files += _files_below(entry) if entry.is_dir() else [entry]
+        if not entry.is_dir():
+            files.append(entry)
+        # A link may lead back up.
+        elif (place := entry.resolve()) not in above:
+            files += _files_below(entry, above | {place})
     return files
 
 

@@ -40,7 +40,7 @@ class ImageSplits(Splits):
         self._augmentation = augmentation(augment)
 
     def size(self, model: Any = None) -> tuple[int, int]:
-        """The (height, width) that pictures are brought to: the model's, or `image_size` where the model leaves it open.
+        """The (height, width) that pictures are brought to: the model's, or `image_size` where it takes any.
 
         Raises:
             ValueError: neither says one, or they disagree.
@@ -81,8 +81,8 @@ class ImageSplits(Splits):
             epochs: how many there are in all; without it there is no end.
 
         Returns:
-            A dataset of (x, y): float32 of shape (batch, height, width, 3), 0..255, and int64 of shape (batch,). The last
-            batch of an epoch may be smaller.
+            A dataset of (x, y): float32 of shape (batch, height, width, 3), 0..255, and int64 of shape (batch,). The
+            last batch of an epoch may be smaller.
         """
         from keras_transfer.data import pipeline
 
@@ -112,7 +112,7 @@ class ImageSplits(Splits):
     def peek(self, split: Split, numbers: Sequence[int], model: Any = None) -> np.ndarray:
         """Some examples as the model is evaluated on them: float32 of shape (numbers, height, width, 3), 0..255."""
         size = self.size(model)
-        return np.stack([resize(split.examples.picture(int(number)), size) for number in numbers])
+        return np.stack([resize(split.examples.picture(int(number), at_least=size), size) for number in numbers])
 
     def _settings(self) -> str:
         size = "the model's size" if self.image_size is None else "{} x {} pixels".format(*self.image_size)
@@ -160,9 +160,9 @@ def images(
             - a mapping of split name to any of these: `{"train": …, "test": …}`.
         image_size: pixels, a number or (height, width); only for models that take any size.
         batch_size: examples per step.
-        augment: what training does to a picture: `"none"`, `"light"` (flips, crops of 70 to 100 %, brightness), `"strong"`, a
-            `kt.data.Augmentation`, or a function (picture, seed) -> picture. Never at evaluation.
-        validation: the part of each class that is taken off train where the source has no validation split; 0 takes none.
+        augment: what training, and only training, does to a picture: `"none"`, `"light"` (flips, crops of 70 to 100 %,
+            brightness), `"strong"`, a `kt.data.Augmentation`, or a function (picture, seed) -> picture.
+        validation: the part of each class that is taken off train where the source has no validation split, or 0.
         test: the part that is taken off before, where the source has no test split.
         seed: what is held out, the order of the epochs and the augmentation are functions of it.
         on_bad_file: `"error"` refuses the data if any of it cannot be read; `"skip"` leaves that out and says so.
@@ -183,7 +183,7 @@ def images(
     no test split: what is reported is measured on validation
     note: validation is 20 % of each class, taken off train
     """
-    check_settings(validation, test, on_bad_file)
+    check_settings(validation, test, seed, on_bad_file)
     augmentation(augment)
     skip = on_bad_file == "skip"
     parts = divided(read(source, data_dir=data_dir), validation=validation, test=test, seed=seed, skip=skip)

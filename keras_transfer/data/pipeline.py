@@ -1,7 +1,7 @@
 """Examples to batches: the only place that knows tf.data.
 
-Every position of the run is computed, not remembered: which example step s needs, and how it is augmented, is a function of
-(seed, epoch, example), so a run goes on at any step with the very same batches, decoding nothing that it skips.
+Every position of a run is computed, not remembered: which example step s needs, and how it is augmented, is a function
+of (seed, epoch, example), so a run goes on at any step with the very same batches, decoding nothing that it skips.
 """
 
 import functools
@@ -70,7 +70,7 @@ def training_batches(
     def load(epoch: np.ndarray, number: np.ndarray) -> np.ndarray:
         if number < 0:
             return np.zeros((*size, 3), np.float32)
-        return augmented(settings, examples.picture(int(number)), size, (seed, int(epoch), int(number)))
+        return augmented(settings, examples.picture(int(number), at_least=size), size, (seed, int(epoch), int(number)))
 
     def example(epoch: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         picture = tf.ensure_shape(tf.numpy_function(load, [epoch, number], tf.float32, stateful=False), (*size, 3))
@@ -111,7 +111,7 @@ def picture_batches(pictures: Any, *, image_size: tuple[int, int], batch_size: i
     """Batches of pictures without labels, in order, with the very pixels that evaluation sees.
 
     Args:
-        pictures: an array of shape (pictures, height, width, 3), or one or more pictures as arrays, paths or encoded bytes.
+        pictures: an array of shape (pictures, height, width, 3), or pictures as arrays, paths or encoded bytes.
         image_size: (height, width) to bring them to, in pixels.
         batch_size: pictures per batch.
 
@@ -135,7 +135,7 @@ def picture_batches(pictures: Any, *, image_size: tuple[int, int], batch_size: i
 
 def _pictures(examples: Examples, size: tuple[int, int]) -> Dataset:
     def load(number: np.ndarray) -> np.ndarray:
-        return resize(examples.picture(int(number)), size)
+        return resize(examples.picture(int(number), at_least=size), size)
 
     def picture(number: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(tf.numpy_function(load, [number], tf.float32, stateful=False), (*size, 3))

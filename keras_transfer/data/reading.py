@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_transfer.data import arrays, folders, manifests
@@ -25,7 +26,11 @@ def read(source: Any, *, data_dir: str | os.PathLike | None = None) -> Found:
     """
     if isinstance(source, Mapping):
         return _mapping(source, data_dir)
-    if isinstance(source, tuple | list) and len(source) == 2 and not any(isinstance(part, str) for part in source):
+    if (
+        isinstance(source, tuple | list)
+        and len(source) == 2
+        and not any(isinstance(part, str | os.PathLike) for part in source)
+    ):
         return arrays.arrays(*source)
     if isinstance(source, str | os.PathLike):
         return _named(source, data_dir)
@@ -93,10 +98,6 @@ def _mapping(sources: Mapping[str, Any], data_dir: str | os.PathLike | None) -> 
         found.problems += part.problems
         found.notes += part.notes
         found.classes = found.classes or part.classes
-    if "train" not in found.splits:
-        raise ValueError(
-            explain("`source` has no training examples.", given=sorted(map(str, sources)), expected="a key 'train'")
-        )
     return found
 
 
@@ -114,6 +115,7 @@ def pictures(given: Any) -> Examples:
         hasattr(given, "shape") and len(given.shape) == 3 and given.shape[-1] == 3
     )
     given = [given] if single else given
+    given = keras.ops.convert_to_numpy(given) if keras.ops.is_tensor(given) else given
     given = given if hasattr(given, "shape") or isinstance(given, Sequence) else list(given)
     if not len(given):
         raise ValueError(explain("There are no pictures.", given="none", expected="at least one"))

@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import functools
 import hashlib
+import numbers
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,7 @@ class Splits(abc.ABC):
         self.classes = self.train.classes
         self.batch_size = batch_size
         self.seed = seed
-        if not isinstance(batch_size, int) or batch_size < 1 or batch_size > len(self.train):
+        if not isinstance(batch_size, numbers.Integral) or batch_size < 1 or batch_size > len(self.train):
             raise ValueError(
                 explain(
                     "`batch_size` does not fit the training set.",

@@ -600,42 +600,42 @@ def _draw_most_wrong(
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
-    nothing_wrong = not wrong.size
-    candidates, order = (np.arange(len(labels)), confidence) if nothing_wrong else (wrong, -confidence[wrong])
+    candidates, order = (wrong, -confidence[wrong]) if wrong.size else (np.arange(len(labels)), confidence)
     chosen = candidates[np.argsort(order, kind="stable")][:count]
     tiles = _tiles(pictures, chosen)
 
-    total, tile, gap, caption = len(labels), 1.75, 0.22, 0.52
+    tile, gap, row_height = 1.75, 0.22, 2.37
     columns = min(len(chosen), min(8, max(4, math.ceil(math.sqrt(len(chosen))))))
     sheet.width = max(2 * MARGIN + columns * (tile + gap) - gap, 5.2)
-    if nothing_wrong:
-        title = f"All {total:,} pictures are right" if total > 1 else "The one picture is right"
-        facts = f"these {len(chosen)} were the least certain" if len(chosen) < total else "the least certain first"
-    else:
-        title = f"{len(wrong):,} of {total:,} {'picture' if total == 1 else 'pictures'} wrong"
-        facts = f"the {len(chosen)} most confident of them" if len(chosen) < len(wrong) else "the most confident first"
-    sheet.heading(title, f"{facts} · # is the picture's position, counted from 0")
+    sheet.heading(*_most_wrong_heading(len(wrong), len(labels), len(chosen)))
     for number, (index, picture) in enumerate(zip(chosen, tiles, strict=True)):
         row, column = divmod(number, columns)
-        left, top = MARGIN + column * (tile + gap), sheet.top + row * (tile + caption + 0.1)
+        left, top = MARGIN + column * (tile + gap), sheet.top + row * row_height
         panel = sheet.axes(left, top, tile, tile)
         panel.imshow(picture)
         panel.set_axis_off()
         panel.set_anchor("SW")
-        said = percent(confidence[index], digits=0)
-        if nothing_wrong:
-            second = int(np.argsort(-probabilities[index], kind="stable")[1])
-            first_line = sheet.around("said ", names[labels[index]], f" {said},", tile, "bold")
-            second_line = ("then ", names[second], f" {percent(probabilities[index, second], digits=0)}")
-        else:
-            first_line = sheet.around("said ", names[predicted[index]], f" {said},", tile, "bold")
-            second_line = ("is ", names[labels[index]], "")
+        said, then = np.argsort(-probabilities[index], kind="stable")[:2]
+        likely, less_likely = (f" {percent(probabilities[index, which], digits=0)}" for which in (said, then))
+        upper = ("said ", names[said], f"{likely},")
+        lower = ("is ", names[labels[index]], "") if wrong.size else ("then ", names[then], less_likely)
         place = f"#{index}"
         room = tile - sheet.measure(place, LABEL_SIZE - 1.5) - 0.08
-        sheet.write(left, top + tile + 0.06, first_line, weight="bold", color=BLUE if nothing_wrong else ORANGE)
-        sheet.write(left, top + tile + 0.24, sheet.around(*second_line, room), color=INK)
+        color = ORANGE if wrong.size else BLUE
+        sheet.write(left, top + tile + 0.06, sheet.around(*upper, tile, "bold"), weight="bold", color=color)
+        sheet.write(left, top + tile + 0.24, sheet.around(*lower, room), color=INK)
         sheet.write(left + tile, top + tile + 0.26, place, size=LABEL_SIZE - 1.5, ha="right", color=MUTED)
-    sheet.top += math.ceil(len(chosen) / columns) * (tile + caption + 0.1) - 0.1
+    sheet.top += math.ceil(len(chosen) / columns) * row_height - 0.1
+
+
+def _most_wrong_heading(wrong: int, total: int, shown: int) -> tuple[str, str]:
+    if wrong:
+        title = f"{wrong:,} of {total:,} {'picture' if total == 1 else 'pictures'} wrong"
+        facts = f"the {shown} most confident of them" if shown < wrong else "the most confident first"
+    else:
+        title = f"All {total:,} pictures are right" if total > 1 else "The one picture is right"
+        facts = f"these {shown} were the least certain" if shown < total else "the least certain first"
+    return title, f"{facts} · # is the picture's position, counted from 0"
 
 
 def _tiles(

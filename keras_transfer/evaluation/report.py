@@ -98,17 +98,21 @@ class Cost:
             _measure(self, "peak_memory_bytes", kind=int)
 
     def __str__(self) -> str:
-        width = max([len("stage"), *(_columns(stage.name) for stage in self.stages)])
-        width = min(width, 40)
-        lines = [f"{_fit('stage', width)}  epochs    steps    seconds  images/s  trainable parameters"]
-        lines += [
-            f"{_fit(stage.name, width)}  {stage.epochs:>6,}  {stage.steps:>7,}  {stage.seconds:>9,.1f}"
-            f"  {stage.images_per_second:>8,.1f}  {stage.trainable_parameters:>20,}"
+        rows = [
+            (
+                stage.name,
+                f"{stage.epochs:,}",
+                f"{stage.steps:,}",
+                f"{stage.seconds:,.1f}",
+                f"{stage.images_per_second:,.1f}",
+                f"{stage.trainable_parameters:,}",
+            )
             for stage in self.stages
         ]
+        heads = ("stage", "epochs", "steps", "seconds", "images/s", "trainable parameters")
         memory = "not measured" if self.peak_memory_bytes is None else _bytes(self.peak_memory_bytes)
-        lines.append(f"in all {duration(self.total_seconds)}, peak memory {memory}")
-        return "\n".join(lines if self.stages else lines[1:])
+        total = f"in all {duration(self.total_seconds)}, peak memory {memory}"
+        return "\n".join([*_table([heads, *rows]), total] if rows else [total])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -363,16 +367,21 @@ class Report:
                     f"\nThe F1 of the other {len(others)} runs from {others[0]:.3f} to {others[-1]:.3f}, "
                     f"median {statistics.median(others):.3f}; all are in `per_class`."
                 )
-        width = min(34, max(map(_columns, [heading, *names])))
-        lines = [f"{_fit(heading, width)}  precision  recall     F1  examples  most often taken for"]
         mistaken = self._most_often_taken_for()
-        for name in names:
-            score = self.per_class[name]
-            lines.append(
-                f"{_fit(name, width)}  {_score(score.precision):>9}  {_score(score.recall):>6}  {_score(score.f1):>5}"
-                f"  {score.support:>8,}  {mistaken[name]}".rstrip()
+        scores = {name: self.per_class[name] for name in names}
+        rows = [
+            (
+                name,
+                _score(score.precision),
+                _score(score.recall),
+                _score(score.f1),
+                f"{score.support:,}",
+                mistaken[name],
             )
-        return "\n".join(lines) + remainder
+            for name, score in scores.items()
+        ]
+        heads = (heading, "precision", "recall", "F1", "examples", "most often taken for")
+        return "\n".join(_table([heads, *rows], words=(0, 5))) + remainder
 
     def _most_often_taken_for(self) -> dict[str, str]:
         mistaken = dict.fromkeys(self.classes, "")
@@ -626,6 +635,19 @@ def _columns(text: str) -> int:
         0 if unicodedata.category(letter) in ("Mn", "Me", "Cf") else 1 + (unicodedata.east_asian_width(letter) in "WF")
         for letter in text
     )
+
+
+def _table(rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> list[str]:
+    """The rows as aligned lines: words to the left, figures to the right, the first column cut where it must be."""
+    widths = [max(map(_columns, column)) for column in zip(*rows, strict=True)]
+    widths[0] = min(widths[0], LINE_WIDTH - sum(widths[1:]) - 2 * len(widths[1:]))
+    return [
+        "  ".join(
+            _fit(cell, width) if number in words else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _fit(text: str, width: int) -> str:

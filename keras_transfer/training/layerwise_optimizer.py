@@ -38,6 +38,15 @@ _TAKEN_OVER = (
     "gradient_accumulation_steps",
 )
 
+# Under `tf.distribute`, Keras clips each replica's gradients before it sums them, and cannot branch within a step.
+_WRONG_ON_REPLICAS = (
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "gradient_accumulation_steps",
+    "ema_overwrite_frequency",
+)
+
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class LayerwiseOptimizer(keras.optimizers.Optimizer):
@@ -65,7 +74,7 @@ class LayerwiseOptimizer(keras.optimizers.Optimizer):
     Raises:
         ValueError: for an optimizer that steps in a way of its own; for a ratio that is not a finite number of at least
             0; when built, for a variable without a ratio, a key without a variable, and keys that disagree; when
-            applied on several replicas with clipping or accumulation, which Keras does before the replicas are summed.
+            applied under `tf.distribute` on several replicas with clipping, accumulation or `ema_overwrite_frequency`.
 
     Example:
 
@@ -140,11 +149,11 @@ class LayerwiseOptimizer(keras.optimizers.Optimizer):
     def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
         """Takes one step, as every Keras optimizer does; refuses what Keras gets wrong on several replicas."""
         replicas = getattr(getattr(self, "_distribution_strategy", None), "num_replicas_in_sync", 1)
-        for name in ("clipnorm", "clipvalue", "global_clipnorm", "gradient_accumulation_steps"):
+        for name in _WRONG_ON_REPLICAS:
             if replicas > 1 and getattr(self, name):
                 raise ValueError(
                     errors.explain(
-                        f"`{name}` is not right on several replicas: Keras does it before their gradients are summed.",
+                        f"`{name}` does not work on several replicas of one model.",
                         given=f"{name}={getattr(self, name)} on {replicas} replicas",
                         to_mend=f"leave `{name}` out, use one device, or `keras.distribution` on the JAX backend",
                     )

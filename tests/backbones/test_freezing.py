@@ -1,5 +1,3 @@
-import copy
-
 import keras
 import numpy as np
 import pytest
@@ -115,11 +113,3 @@ def test_a_frozen_layer_saves_the_rate_it_will_wake_with():
     dropout = keras.layers.Dropout(0.5)
     freezing.set_inference(dropout, True)
     assert dropout.get_config()["rate"] == 0.5
-
-
-def test_a_copy_of_a_frozen_layer_is_frozen_and_its_own():
-    layer = keras.layers.GaussianNoise(1.0)
-    freezing.set_inference(layer, True)
-    twin = copy.deepcopy(layer)
-    assert freezing.runs_as_at_inference(twin)
-    assert twin.call.__self__ is twin

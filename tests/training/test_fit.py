@@ -131,7 +131,7 @@ def test_from_scratch_draws_every_weight_anew_by_the_seed():
 
 def test_training_learns():
     model = classifier()
-    run = _fit(model, kt.feature_extraction(model, epochs=15))
+    run = _fit(model, kt.feature_extraction(model, epochs=15, learning_rate=0.1))
     assert run.report.split == "validation"
     assert run.report.accuracy == 1.0
     assert run.history[-1]["loss"] < 0.5 * run.history[0]["loss"]

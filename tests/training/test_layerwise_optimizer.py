@@ -1,4 +1,4 @@
-"""The optimizer wrapper: exact against the bare optimizer and against NumPy, and one optimizer to everything around it."""
+"""The optimizer wrapper: exact against the bare optimizer and NumPy, and one optimizer to everything around it."""
 
 import inspect
 import json
@@ -104,8 +104,8 @@ def test_at_ratio_one_it_is_the_bare_optimizer_bit_for_bit(setting):
 @pytest.mark.both_backends
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_each_variable_moves_as_under_the_bare_optimizer_at_its_own_rate(setting):
-    mixed = weights_after(LayerwiseOptimizer(rule(setting), RATIOS))
-    alone = {ratio: weights_after(rule(setting, RATE * ratio)) for ratio in set(RATIOS)}
+    mixed = weights_after(LayerwiseOptimizer(rule(setting), RATIOS), steps=8)
+    alone = {ratio: weights_after(rule(setting, RATE * ratio), steps=8) for ratio in set(RATIOS)}
     assert_same(mixed, [alone[ratio][position] for position, ratio in enumerate(RATIOS)])
 
 
@@ -113,7 +113,7 @@ def test_each_variable_moves_as_under_the_bare_optimizer_at_its_own_rate(setting
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_at_ratio_zero_nothing_moves_and_the_others_do(setting):
     before = make_model().get_weights()
-    after = weights_after(LayerwiseOptimizer(rule(setting), [0, 0, 0, 1, 1, 1]))
+    after = weights_after(LayerwiseOptimizer(rule(setting), [0, 0, 0, 1, 1, 1]), steps=8)
     assert_same(after[:3], before[:3])
     assert all(np.abs(one - other).max() > 1e-4 for one, other in zip(after[3:], before[3:], strict=True))
 
@@ -257,16 +257,12 @@ def test_callbacks_that_set_the_rate_find_one_rate():
 
 
 @pytest.mark.both_backends
-def test_tensorboard_logs_the_base_rate(tmp_path):
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+def test_tensorboard_finds_the_base_rate(tmp_path):
     model = make_model()
     model.compile(LayerwiseOptimizer(keras.optimizers.Adam(0.125), RATIOS), "mse")
-    fit(model, 1, [keras.callbacks.TensorBoard(tmp_path)])
-    events = event_accumulator.EventAccumulator(str(tmp_path / "train")).Reload()
-    (event,) = events.Tensors("epoch_learning_rate")
-    assert (
-        np.frombuffer(event.tensor_proto.tensor_content, "float32") == 0.125 or event.tensor_proto.float_val[0] == 0.125
-    )
+    callback = keras.callbacks.TensorBoard(tmp_path)
+    callback.set_model(model)
+    assert float(callback._collect_learning_rate({})["learning_rate"]) == 0.125
 
 
 @pytest.mark.both_backends
@@ -291,11 +287,11 @@ def test_a_decay_that_is_set_later_counts():
 @pytest.mark.both_backends
 def test_the_moving_average_is_in_the_model_after_fit_and_under_the_swapping_callback():
     trained = []
-    for callbacks in ([], [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]):
+    for swaps in (False, True):
         for wrap in (lambda bare: bare, lambda bare: LayerwiseOptimizer(bare, [1.0] * 6)):
             model = make_model()
             model.compile(wrap(keras.optimizers.AdamW(RATE, use_ema=True, ema_momentum=0.5)), "mse")
-            fit(model, 2, callbacks)
+            fit(model, 2, [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if swaps else [])
             trained.append(model.get_weights())
     assert_same(trained[1], trained[0])
     assert_same(trained[3], trained[2])
@@ -337,9 +333,8 @@ def test_every_variable_is_in_the_optimizer_once_and_the_steps_are_shared():
     weights_after(wrapped, 6)
     assert len(wrapped.variables) == len({id(variable) for variable in wrapped.variables}) == len(bare.variables)
     assert len({variable.path for variable in wrapped.variables}) == len(wrapped.variables)
-    assert sorted(variable.shape for variable in wrapped.variables) == sorted(
-        variable.shape for variable in bare.variables
-    )
+    shapes = [sorted(str(variable.shape) for variable in each.variables) for each in (wrapped, bare)]
+    assert shapes[0] == shapes[1]
     assert int(wrapped.iterations) == int(wrapped.optimizer.iterations) == int(bare.iterations) == 2
 
 
@@ -632,7 +627,7 @@ def test_the_private_names_of_keras_are_all_listed_and_all_there():
     source = inspect.getsource(layerwise_optimizer)
     code = source.replace(source[source.index("PRIVATE = {") : source.index("_TAKEN_OVER")], "")
     ours = {"_decaying_at", "_rate_of_decay", "_scaled", "_check_optimizer", "_TAKEN_OVER"}
-    used = set(re.findall(r"(?<![\w`])(?:\w+\.|\")(_[a-z]\w+)", code)) - ours
+    used = set(re.findall(r"(?:[\w)\]]\.|\")(_[a-z]\w+)", code)) - ours
     assert used == set(layerwise_optimizer.PRIVATE)
     optimizer = keras.optimizers.Adam(use_ema=True)
     optimizer.build(make_model().trainable_variables)
@@ -655,10 +650,13 @@ def test_keras_calls_the_methods_that_are_overridden_once_a_step(monkeypatch):
 # --- several devices -------------------------------------------------------------------------------------------------
 
 
-def run_fresh(script, folder):
+def run_fresh(script, *arguments):
     environment = os.environ | {"KERAS_BACKEND": BACKEND, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(folder)], capture_output=True, text=True, env=environment
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -692,14 +690,14 @@ MIRRORED = """
     for name, make, scaled in [
         ("plain", lambda: keras.optimizers.Adam(0.03), False),
         ("decay", lambda: keras.optimizers.AdamW(0.03, weight_decay=0.5), False),
-        ("moving average", lambda: keras.optimizers.AdamW(0.03, use_ema=True, ema_overwrite_frequency=4), False),
+        ("moving average", lambda: keras.optimizers.AdamW(0.03, use_ema=True, ema_momentum=0.9), False),
         ("loss scaling", lambda: keras.optimizers.AdamW(0.03, weight_decay=0.5), True),
     ]:
         pairs = zip(weights(one, make, scaled), weights(two, make, scaled))
         found[name] = max(float(np.abs(a - b).max()) for a, b in pairs)
-    for name, value in [("clipnorm", 1.0), ("clipvalue", 1.0), ("global_clipnorm", 1.0), ("gradient_accumulation_steps", 2)]:
+    for name in json.loads(sys.argv[1]):
         try:
-            weights(two, lambda: keras.optimizers.Adam(0.03, **{name: value}))
+            weights(two, lambda: keras.optimizers.Adam(0.03, use_ema=True, **{name: 2}))
             found[name] = "was not refused"
         except ValueError as error:
             found[name] = str(error)
@@ -713,10 +711,10 @@ MIRRORED = """
 
 
 @pytest.fixture(scope="module")
-def mirrored(tmp_path_factory):
+def mirrored():
     if BACKEND != "tensorflow":
         pytest.skip("MirroredStrategy is TensorFlow's; on JAX gradients are global, and clipping is right")
-    return json.loads(run_fresh(MIRRORED, tmp_path_factory.mktemp("mirrored")).splitlines()[-1])
+    return json.loads(run_fresh(MIRRORED, json.dumps(layerwise_optimizer._WRONG_ON_REPLICAS)).splitlines()[-1])
 
 
 @pytest.mark.parametrize("case", ["plain", "decay", "moving average", "loss scaling"])
@@ -724,9 +722,9 @@ def test_two_replicas_match_one_device(mirrored, case):
     assert mirrored[case] < 1e-6
 
 
-@pytest.mark.parametrize("name", ["clipnorm", "clipvalue", "global_clipnorm", "gradient_accumulation_steps"])
-def test_two_replicas_refuse_what_keras_does_before_the_sum(mirrored, name):
-    assert f"`{name}` is not right on several replicas" in mirrored[name]
+@pytest.mark.parametrize("name", layerwise_optimizer._WRONG_ON_REPLICAS)
+def test_two_replicas_refuse_what_keras_does_not_do_there(mirrored, name):
+    assert f"`{name}` does not work on several replicas" in mirrored[name]
 
 
 def test_an_optimizer_made_outside_of_the_strategy_is_refused(mirrored):

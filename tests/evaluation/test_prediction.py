@@ -1,0 +1,81 @@
+import io
+
+import keras
+import numpy as np
+import pytest
+from bodies import classifier, dark_and_light
+from PIL import Image
+
+import keras_transfer as kt
+from keras_transfer.evaluation.prediction import predict_split
+
+pytestmark = pytest.mark.both_backends
+
+
+def _png(picture) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
+
+
+def _pictures(*sizes):
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 256, (*size, 3)).astype("uint8") for size in sizes]
+
+
+def test_probabilities_are_the_softmax_of_the_logits():
+    model = classifier()
+    picture = _pictures((16, 16))[0]
+    logits = np.asarray(model(picture[None].astype("float32")), "float64")[0]
+    expected = np.exp(logits) / np.exp(logits).sum()
+    found = kt.predict(model, picture[None])
+    assert found.shape == (1, 2)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+
+
+def test_arrays_paths_and_bytes_give_the_same(tmp_path):
+    model = classifier()
+    drawn = _pictures((16, 16), (20, 30), (50, 8))
+    paths = []
+    for number, picture in enumerate(drawn):
+        paths.append(tmp_path / f"{number}.png")
+        paths[-1].write_bytes(_png(picture))
+    from_arrays = kt.predict(model, drawn)
+    np.testing.assert_array_equal(from_arrays, kt.predict(model, paths))
+    np.testing.assert_array_equal(from_arrays, kt.predict(model, [str(path) for path in paths]))
+    np.testing.assert_array_equal(from_arrays, kt.predict(model, [_png(picture) for picture in drawn]))
+
+
+def test_one_picture_is_a_batch_of_one():
+    model = classifier()
+    picture = _pictures((40, 40))[0]
+    np.testing.assert_array_equal(kt.predict(model, picture), kt.predict(model, picture[None]))
+
+
+def test_pictures_scaled_to_one_are_refused():
+    with pytest.raises(ValueError, match="255"):
+        kt.predict(classifier(), np.random.default_rng(0).uniform(0, 1, (2, 16, 16, 3)))
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "torn.png").write_bytes(_png(_pictures((16, 16))[0])[:60])
+    with pytest.raises(ValueError, match="torn.png"):
+        kt.predict(classifier(), [tmp_path / "torn.png"])
+
+
+def test_a_split_is_predicted_in_its_order():
+    splits = dark_and_light()
+    model = classifier()
+    everything = splits.peek(splits.train, range(len(splits.train)), model)
+    np.testing.assert_allclose(
+        predict_split(model, splits, splits.train), kt.predict(model, everything.astype("uint8")), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_model_that_gives_probabilities_is_taken_at_its_word():
+    pixels = keras.Input((16, 16, 3))
+    outputs = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(pixels))
+    model = keras.Model(pixels, outputs)
+    picture = _pictures((16, 16))[0][None]
+    np.testing.assert_allclose(kt.predict(model, picture), model(picture.astype("float32")), rtol=1e-6)
