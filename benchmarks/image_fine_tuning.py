@@ -3,8 +3,8 @@
     python benchmarks/image_fine_tuning.py --shared ../shared
 
 prints the README's table. Every method has the same body (MobileNetV2 0.35 at 224, ImageNet weights), the same training
-pictures (a fifth of them held out for validation, by the seed) and the same test pictures; nothing is selected on those.
-Results are kept in `--results` as they come, so that the command can be stopped and started again.
+pictures (a fifth of them held out for validation, by the seed) and the same test pictures; nothing is selected on
+those. Results are kept in `--results` as they come, so that the command can be stopped and started again.
 """
 
 import argparse

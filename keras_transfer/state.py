@@ -1,12 +1,13 @@
 """A model's variables: which is which, and their raw values in and out.
 
-A variable is known by its position in one canonical walk over the model, with its path and shape as a cross-check: paths
-alone collide or change between processes (T5 repeats them, a reloaded Sequential renames them). Everything that speaks
-of "the same weight" later on (ratios, audits, adapters, checkpoints) means this position.
+A variable is known by its position in one canonical walk over the model, with its path and shape as a cross-check:
+paths alone collide or change between processes (T5 repeats them, a reloaded Sequential renames them). Everything that
+speaks of "the same weight" later on (ratios, audits, adapters, checkpoints) means this position.
 
 Raw values are what the variables hold, not what a layer would write: Keras' own saving merges adapters into kernels.
 
-This is also the one module that touches private attributes of Keras' layers; `tests/test_state.py` fails when they change.
+This is also the one module that touches private attributes of Keras' layers; `tests/test_state.py` fails when they
+change.
 """
 
 import dataclasses

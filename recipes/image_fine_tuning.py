@@ -2,7 +2,7 @@
 
     python recipes/image_fine_tuning.py
 
-Needs no download: a small MobileNetV2 learns five of the ten handwritten digits from scratch (the source task), then is
+Needs no download: a small MobileNet learns five of the ten handwritten digits from scratch (the source task), then is
 carried to the other five with ten labelled pictures of each, beside the same model trained on them from scratch.
 
     python recipes/image_fine_tuning.py --data tf_flowers --backbone EfficientNetV2B0
@@ -66,23 +66,24 @@ def digits(epochs: tuple[int, int], learning_rate: float, layer_decay: float, un
         keras.utils.set_random_seed(seed)
         source = kt.data.digits(classes=range(5), batch_size=32, seed=seed)
         target = kt.data.digits(classes=range(5, 10), per_class=10, batch_size=10, seed=seed)
-        teacher = kt.image_classifier("MobileNetV2", source.classes, weights=None, image_size=32, alpha=0.35)
+        teacher = kt.image_classifier("MobileNet", source.classes, weights=None, image_size=32, alpha=0.25)
         learned = kt.fit(teacher, source, kt.from_scratch(teacher, epochs=12), seed=seed, verbose=False)
         print(f"seed {seed}: source task (digits 0-4) learned from scratch, accuracy {learned.report.accuracy:.3f}")
-        body = teacher.get_layer("MobileNetV2")
+        body = teacher.get_layer("MobileNet")
         pretrained = body.get_weights()
-        for name in accuracies:
+        for name, values in accuracies.items():
             body.set_weights(pretrained)
             model = kt.image_classifier(body, target.classes, preprocessing="tf")
-            plan = {
-                "from scratch": lambda: kt.from_scratch(model, epochs=sum(epochs)),
-                "head only": lambda: kt.feature_extraction(model, epochs=sum(epochs)),
-                "fine-tuned": lambda: kt.staged_fine_tuning(
+            if name == "from scratch":
+                plan = kt.from_scratch(model, epochs=sum(epochs))
+            elif name == "head only":
+                plan = kt.feature_extraction(model, epochs=sum(epochs))
+            else:
+                plan = kt.staged_fine_tuning(
                     model, epochs=epochs, learning_rate=learning_rate, layer_decay=layer_decay, unfreeze=unfreeze
-                ),
-            }[name]()
+                )
             run = kt.fit(model, target, plan, seed=seed, verbose=False)
-            accuracies[name].append(run.report.accuracy)
+            values.append(run.report.accuracy)
             print(f"  {name:<13} {run.report.accuracy:.3f} on {run.report.split}")
     print(f"\ndigits 5-9 from 10 labels each: test accuracy over {seeds} seeds")
     for name, values in accuracies.items():

@@ -106,7 +106,7 @@ def test_every_public_name_has_a_docstring_with_an_example():
 
 
 def test_import_is_light():
-    """KerasHub, TFDS, scikit-learn and matplotlib load when first used; so does TensorFlow where it is not the backend."""
+    """What is large loads when first used; TensorFlow too, where it is not the backend."""
     print_heavy = (
         "import sys; print([name for name in ('tensorflow', 'keras_hub', 'tensorflow_datasets', 'sklearn.linear_model',"
         "'sklearn.metrics', 'sklearn.datasets', 'matplotlib.figure') if name in sys.modules])"

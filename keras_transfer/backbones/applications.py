@@ -6,6 +6,7 @@ import pathlib
 import tempfile
 import traceback
 import typing
+import warnings
 
 import keras
 import numpy as np
@@ -180,7 +181,7 @@ def build(
     """
     constructor = getattr(keras.applications, name) if name in _BODIES else _body(name)
     _check_options(name, constructor, body_options)
-    height, width = _sides(image_size or _BODIES[name].side)
+    height, width = _sides(_BODIES[name].side if image_size is None else image_size)
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
             explain(
@@ -218,7 +219,7 @@ def weights_file(name: str, *, image_size: int | tuple[int, int] | None = None, 
     'mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5'
     """
     body = _body(name)
-    height, width = _sides(image_size or body.side)
+    height, width = _sides(body.side if image_size is None else image_size)
     side = height if height == width and height in _TRAINED_SIDES.get(body.family, ()) else 224
     alpha = body_options.get("alpha", 1.0)
     if body.family == "mobilenet":
@@ -267,7 +268,7 @@ def _check_options(name: str, constructor: typing.Callable, options: dict[str, o
 
 
 def _sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    sides = tuple(image_size) if isinstance(image_size, tuple | list) else (image_size, image_size)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(
             explain(
@@ -334,10 +335,14 @@ def _weights_path(weights: str | os.PathLike) -> pathlib.Path:
 
 
 def _load(body: keras.Model, path: pathlib.Path, name: str) -> None:
-    try:
-        body.load_weights(path)
-    except Exception as problem:  # h5py, the old format and the new one each raise their own kind
-        raise ValueError(_unfit(name, path, problem)) from problem
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            body.load_weights(path)
+        except Exception as problem:  # h5py, the old format and the new one each raise their own kind
+            raise ValueError(_unfit(name, path, problem)) from problem
+    if warned:  # Keras only warns of layers that it leaves at their random weights
+        raise ValueError(_unfit(name, path, warned[0].message))
     if _BODIES[name].family == "efficientnet":
         _complete_the_scaling(body)
 
@@ -356,7 +361,7 @@ def _complete_the_scaling(body: keras.Model) -> None:
         normalization.finalize_state()
 
 
-def _unfit(name: str, path: pathlib.Path, problem: Exception) -> str:
+def _unfit(name: str, path: pathlib.Path, problem: Exception | Warning) -> str:
     reason = str(problem).strip().splitlines() or [type(problem).__name__]
     return explain(
         f"These weights do not open, or do not fit the body of {name}.",

@@ -1,9 +1,9 @@
 """Frozen means frozen: weights, statistics, dropout and stochastic depth.
 
 Stock Keras goes on dropping inside a frozen body during `fit`, also where the body was called with `training=False`
-(a functional model overrides that argument). Here every layer of a frozen part is told to run as at inference, whatever it
-is told from outside. That makes a frozen part a pure function of its input: the features that a head is trained on are
-the features that it will see in use, and they can be computed once.
+(a functional model overrides that argument). Here every layer of a frozen part is told to run as at inference,
+whatever it is told from outside. That makes a frozen part a pure function of its input: the features that a head is
+trained on are the features that it will see in use, and they can be computed once.
 """
 
 import inspect

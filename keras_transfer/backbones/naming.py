@@ -1,5 +1,6 @@
 """From segments of a graph to the blocks that people speak of: what belongs together, and what it is called."""
 
+import collections
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -45,7 +46,7 @@ def named_blocks(segments: Sequence[Segment], shapes: Mapping[int, tuple]) -> li
     titles = []
     for tokens, segment in zip(names, blocks, strict=True):
         first = min(segment.parts, key=_says_little)
-        titles.append("_".join(tokens) or recounted[id(first.operation)])
+        titles.append("_".join(tokens) or recounted.get(id(first.operation), first.name))
     return list(zip(_unique(titles), blocks, strict=True))
 
 
@@ -57,7 +58,7 @@ def _join(
 ) -> list[Segment]:
     """Each loose segment joined to the neighbour with which it shares more of its name; in doubt to the lower one.
 
-    Padding, and what takes axes away, prepares what comes above it and joins that.
+    Padding prepares what comes above it and joins that; so does what takes axes away, or leaves more tensors alive.
     """
     joined: list[Segment] = []
     pending: Segment | None = None  # what waits to join the next one
@@ -79,7 +80,8 @@ def _join(
 def _leans_up(lower: Segment, segment: Segment, upper: Segment, rank: Callable[[Segment], int]) -> bool:
     up, down = _shared(segment, upper), _shared(segment, lower)
     pads = all("Padding" in type(part.operation).__name__ for part in segment.parts)
-    return up > down or rank(segment) < rank(lower) or (up == down and pads)
+    widens = len(segment.cut) > len(lower.cut)
+    return up > down or rank(segment) < rank(lower) or widens or (up == down and pads)
 
 
 def _shared(one: Segment, other: Segment) -> int:
@@ -223,16 +225,14 @@ def _says_little(part: Part) -> int:
 
 def _recounted(segments: Sequence[Segment]) -> dict[int, str]:
     """For each operation whose name Keras made up, the name that it would have in a fresh process."""
-    by_kind: dict[str, dict[int, keras.Operation]] = {}
-    for segment in segments:
-        for part in segment.parts:
-            if _is_made_up(part):
-                kind = re.sub(r"_\d+$", "", part.name)
-                by_kind.setdefault(kind, {})[_made_up_number(part)] = part.operation
+    by_kind = collections.defaultdict(dict)
+    for place, part in enumerate(part for segment in segments for part in segment.parts if _is_made_up(part)):
+        kind = re.sub(r"_\d+$", "", part.name)
+        by_kind[kind].setdefault(id(part.operation), (_made_up_number(part), place))
     return {
-        id(operation): f"{kind}_{place}" if place else kind
-        for kind, operations in by_kind.items()
-        for place, (_, operation) in enumerate(sorted(operations.items(), key=lambda item: item[0]))
+        key: f"{kind}_{count}" if count else kind
+        for kind, numbers in by_kind.items()
+        for count, key in enumerate(sorted(numbers, key=numbers.get))
     }
 
 

@@ -1,9 +1,9 @@
 """What a model should not forget about itself, its class names first, kept where stock Keras keeps it too.
 
 A plain `keras.Model` has no place for a word of its own: attributes are gone after `save` and `load_model`, and a layer
-class of ours would keep the file from opening without this package. One thing in a stock layer's configuration does take
-any text and comes back whole: the keys of a `DTypePolicyMap`, which name layers by regular expression. The layer that
-hands out the logits holds such a map with one key, the card as JSON. It matches no layer, so it changes no dtype.
+class of ours would keep the file from opening without this package. One thing in a stock layer's configuration does
+take any text and comes back whole: the keys of a `DTypePolicyMap`, which name layers by regular expression. The layer
+that hands out the logits holds such a map with one key, the card as JSON. It matches no layer, so it changes no dtype.
 """
 
 import json

@@ -27,8 +27,9 @@ def image_classifier(
     model is made of stock layers: `keras.saving.load_model` opens its file where this package is not installed.
 
     Args:
-        backbone: the name of one of the models of `keras.applications`, or a functional `keras.Model` from pictures to a
-            feature map (batch, height, width, channels), tokens (batch, length, channels) or a vector (batch, channels).
+        backbone: the name of one of the models of `keras.applications`, or a functional `keras.Model` from pictures to
+            a feature map (batch, height, width, channels), tokens (batch, length, channels) or a vector (batch,
+            channels).
         classes: the class names in the order of the labels, or how many there are.
         weights: `"imagenet"`, the path of a weights file, or `None` for random ones. For a `keras.Model` of one's own,
             which has its weights, it is left alone.

@@ -76,7 +76,8 @@ def divided(
         if name == "validation" and per_class is not None:
             good["train"] = _few_of_each(good["train"], per_class, seed)
         if fraction and name not in good:
-            good["train"], good[name] = _held_out(good["train"], fraction, name, seed)
+            leave = 2 if name == "test" and validation and "validation" not in good else 1
+            good["train"], good[name] = _held_out(good["train"], fraction, name, seed, leave)
             notes.append(f"{name} is {100 * fraction:g} % of each class, taken off train")
     splits = {name: Split(name, kept.examples, classes, kept.digests) for name, kept in good.items()}
     if all(name.isdecimal() for name in classes) and classes != tuple(map(str, range(len(classes)))):
@@ -157,21 +158,20 @@ def _ranked(kept: _Kept, seed: int) -> dict[str, list[list[int]]]:
     return {name: [groups[digest] for digest in sorted(groups, key=drawn)] for name, groups in sorted(by_class.items())}
 
 
-def _held_out(kept: _Kept, fraction: float, name: str, seed: int) -> tuple[_Kept, _Kept]:
-    """What stays and what is held out of each class: at least one example on either side, equal ones on the same."""
+def _held_out(kept: _Kept, fraction: float, name: str, seed: int, leave: int) -> tuple[_Kept, _Kept]:
+    """What stays and what is held out of each class: one at least is held out, `leave` stay, equals go together."""
     held: set[int] = set()
     too_few = []
     for class_name, groups in _ranked(kept, seed).items():
-        if len(groups) < 2:
-            too_few.append(
-                Problem(f"class {class_name!r}", f"has one picture alone, so none can be held out for {name}")
-            )
+        if len(groups) <= leave:
+            reason = f"has {len(groups)} different pictures, and to hold one out for {name} takes {leave + 1}"
+            too_few.append(Problem(f"class {class_name!r}", reason))
         wanted, taken = max(1, round(fraction * sum(map(len, groups)))), 0
-        for group in groups[:-1]:
+        for group in groups[:-leave]:
             if taken < wanted:
                 held.update(group)
                 taken += len(group)
-    refuse(too_few, to_mend=f"give it more pictures, or a {name} split, or hold none out: {name}=0")
+    refuse(too_few, to_mend=f"give it more pictures, or a {name} split of your own, or hold none out: {name}=0")
     stays = [number for number in range(len(kept.examples)) if number not in held]
     return kept.select(stays), kept.select(sorted(held))
 

@@ -22,7 +22,8 @@ class ImageSplits(Splits):
 
     Attributes:
         image_size: (height, width) to bring the pictures to, in pixels; `None` leaves it to the model.
-        augment: what training does to a picture.
+        augment: what training does to a picture, as it was given.
+        augmentation: its settings, or the function.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class ImageSplits(Splits):
         super().__init__(parts, batch_size=batch_size, seed=seed)
         self.image_size = _size(image_size)
         self.augment = augment
-        self._augmentation = augmentation(augment)
+        self.augmentation = augmentation(augment)
 
     def size(self, model: Any = None) -> tuple[int, int]:
         """The (height, width) that pictures are brought to: the model's, or `image_size` where it takes any.
@@ -89,7 +90,7 @@ class ImageSplits(Splits):
         return pipeline.training_batches(
             self.train.examples,
             self.train.labels,
-            self._augmentation,
+            self.augmentation,
             size=self.size(model),
             batch_size=self.batch_size,
             seed=self.seed if seed is None else seed,

@@ -14,8 +14,8 @@ def predict(model: keras.Model, pictures, *, batch_size: int = 32) -> np.ndarray
 
     Args:
         model: an image classifier.
-        pictures: an array (pictures, height, width, 3) of values 0..255, a single picture (height, width, 3), or a list of
-            pictures, each an array of any size, a path or the bytes of an encoded file.
+        pictures: an array (pictures, height, width, 3) of values 0..255, a single picture (height, width, 3), or a list
+            of pictures, each an array of any size, a path or the bytes of an encoded file.
         batch_size: pictures at a time.
 
     Returns:

@@ -1,4 +1,5 @@
-"""What a stage does to each block: a pure function of (model, stage), so that a resumed run cannot disagree with itself."""
+"""What a stage does to each block: a pure function of (model, stage), so that a resumed run cannot disagree with
+itself."""
 
 import dataclasses
 from collections.abc import Sequence

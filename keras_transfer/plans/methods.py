@@ -14,7 +14,8 @@ def feature_extraction(model: keras.Model, *, epochs: int = 20, learning_rate: f
     """Trains a new head on the features of a frozen body.
 
     The cheapest method and the hardest to get wrong: the answer for a few dozen pictures of things that the body has
-    seen the like of. Not when the target looks unlike the source (sketches, X-rays): its features then miss what matters.
+    seen the like of. Not when the target looks unlike the source (sketches, X-rays): its features then miss what
+    matters.
 
     Args:
         model: a classifier with a head.
@@ -30,7 +31,9 @@ def feature_extraction(model: keras.Model, *, epochs: int = 20, learning_rate: f
     feature_extraction: 1 stage, 5 epochs
       1 head: trains head, 5 epochs, adamw 0.005, cosine, warm-up 10%, batch norm frozen
     """
-    return fates.check(model, "feature_extraction", [Stage("head", epochs, learning_rate=learning_rate, **stage_options)])
+    return fates.check(
+        model, "feature_extraction", [Stage("head", epochs, learning_rate=learning_rate, **stage_options)]
+    )
 
 
 def staged_fine_tuning(
@@ -49,8 +52,8 @@ def staged_fine_tuning(
     the one above it (discriminative fine-tuning, Howard and Ruder 2018): low blocks hold edges and textures, which
     carry over, high ones hold the source task's shapes, which do not. Batch norms stay as they were pretrained.
 
-    Not for a handful of pictures per class (`feature_extraction` cannot overfit as far), nor where the body knows nothing
-    of use (`from_scratch` shows whether it does).
+    Not for a handful of pictures per class (`feature_extraction` cannot overfit as far), nor where the body knows
+    nothing of use (`from_scratch` shows whether it does).
 
     Args:
         model: a classifier with a head.
@@ -78,10 +81,7 @@ def staged_fine_tuning(
         )
     options = {"learning_rate": learning_rate, "layer_decay": layer_decay, "ratios": HEAD} | stage_options
     head = Stage("head", epochs[0], learning_rate=5 * learning_rate)
-    if unfreeze == "gradual":
-        tuned = _gradually(model, epochs[1], options)
-    else:
-        tuned = [Stage(unfreeze, epochs[1], **options)]
+    tuned = _gradually(model, epochs[1], options) if unfreeze == "gradual" else [Stage(unfreeze, epochs[1], **options)]
     return fates.check(model, "staged_fine_tuning", [head, *tuned])
 
 
@@ -108,8 +108,8 @@ def from_scratch(model: keras.Model, *, epochs: int = 30, learning_rate: float =
     return fates.check(model, "from_scratch", [Stage("all", epochs, name="from scratch", **options)])
 
 
-# A new head has everything to learn, the body little: on the shared sets a head at the body's rate was still behind when
-# the schedule ended.
+# A new head has everything to learn, the body little: on the shared sets a head at the body's rate was still behind
+# when the schedule ended.
 HEAD = {"head": 5.0}
 
 

@@ -17,8 +17,8 @@ class Stage:
     """One stretch of training in which the same blocks train.
 
     Args:
-        train: what trains, the head always with it: `"head"`, `"top:2"` (the upper two blocks), `"all"`, a block's name,
-            or several of these.
+        train: what trains, the head always with it: `"head"`, `"top:2"` (the upper two blocks), `"all"`, a block's
+            name, or several of these.
         epochs: passes over the training data, at least 1.
         name: how the stage is called in progress, history and report; made from `train` where it is left out.
         learning_rate: the peak rate, that of whatever has ratio 1.
@@ -73,7 +73,8 @@ class Stage:
         _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or a positive number")
         _check("patience", self.patience, self.patience is None or self.patience >= 1, "None, or epochs from 1 up")
         for block, ratio in self.ratios.items():
-            _check(f"ratios[{block!r}]", ratio, ratio > 0, "a positive number (leave a block out of `train` to freeze it)")
+            expected = "a positive number (leave a block out of `train` to freeze it)"
+            _check(f"ratios[{block!r}]", ratio, ratio > 0, expected)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -76,9 +76,7 @@ def audit(model: keras.Model, stage: Stage, fates: Sequence[Fate], before: Seque
             pair = (was[id(variable)], np.asarray(variable.numpy()))
             is_statistic = id(variable) not in _trainable_by_nature(fate.block)
             (statistics if is_statistic else weights).append(pair)
-            may_move = id(variable) in trained or (
-                is_statistic and not fate.frozen and stage.batch_norm == "adapt"
-            )
+            may_move = id(variable) in trained or (is_statistic and not fate.frozen and stage.batch_norm == "adapt")
             if not may_move and _relative_change([pair]):
                 changed.append(variable.path)
         moved.append(

@@ -58,8 +58,8 @@ def fit(
 ) -> Run:
     """Carries a plan out: each stage is prepared, trained and audited, then the model is evaluated once.
 
-    The order of the pictures, their augmentation and every dropout follow from `seed`. The model is left trained, as its
-    last stage had it (what is awake, what is frozen), and compiled with stock parts.
+    The order of the pictures, their augmentation and every dropout follow from `seed`. The model is left trained, as
+    its last stage had it (what is awake, what is frozen), and compiled with stock parts.
 
     Args:
         model: a classifier; it is trained in place.
@@ -112,14 +112,12 @@ def fit(
     costs: list[StageCost] = []
     for number, (stage, stage_fates) in enumerate(zip(plan, per_stage, strict=True)):
         first_epoch = sum(done.epochs for done in plan.stages[:number])
-        stage_audit, cost = _run_stage(
-            model, splits, stage, stage_fates, first_epoch, plan.epochs, history, settings
-        )
+        stage_audit, cost = _run_stage(model, splits, stage, stage_fates, first_epoch, plan.epochs, history, settings)
         audits.append(stage_audit)
         costs.append(cost)
     compile_as_classifier(model)
 
-    split = splits.test or splits.validation
+    split = splits.test or splits.validation or splits.train
     probabilities = predict_split(model, splits, split)
     cost = Cost(costs, sum(stage.seconds for stage in costs), _peak_memory())
     result = report(split.labels, probabilities, splits.classes, split=split.name, cost=cost)
@@ -152,16 +150,18 @@ def _run_stage(
         print(f"\n{_headline(stage, stage_fates)}")
         watching.append(Progress(stage, steps=steps, epochs_left_after=all_epochs - last_epoch))
     if stage.patience:
-        watching.append(
-            keras.callbacks.EarlyStopping("val_loss", patience=stage.patience, restore_best_weights=True)
-        )
+        watching.append(keras.callbacks.EarlyStopping("val_loss", patience=stage.patience, restore_best_weights=True))
     if settings.workdir:
         watching.append(keras.callbacks.TensorBoard(settings.workdir / "tensorboard", write_graph=False))
     started = time.perf_counter()
-    with compilation.computing_in(model, settings.precision):
+    all_steps = steps * stage.epochs
+    with (
+        compilation.computing_in(model, settings.precision),
+        compilation.averaging_over(model, stage, all_steps),
+    ):
         compilation.compile_for(
             model,
-            compilation.optimizer(stage, stage_fates, steps * stage.epochs),
+            compilation.optimizer(stage, stage_fates, all_steps),
             settings.precision,
             settings.jit_compile,
         )

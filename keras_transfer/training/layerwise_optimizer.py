@@ -13,6 +13,7 @@ from keras_transfer.training import ratios as ratios_of
 PRIVATE = {
     "_learning_rate": "the schedule or callable itself, where `learning_rate` gives its value of the moment",
     "_iterations": "one step counter for both, so that bias correction is right",
+    "_track_variable": "slots into `variables`; plain assignment is not tracked within a LossScaleOptimizer",
     "_distribution_strategy": "TensorFlow only: the strategy that an optimizer was made under",
     "_trainable_variables": "the variables it was built for, in order",
     "_get_variable_index": "the position of a variable, also of its copy on one replica",
@@ -140,8 +141,9 @@ class LayerwiseOptimizer(keras.optimizers.Optimizer):
         made_before = {id(variable) for variable in self.optimizer.variables}
         with keras.name_scope(self.name, caller=self):
             self.optimizer.build(variables)
-        # Keras tracks what is assigned: so the slots are in `variables`, exactly once.
-        self.slots = [variable for variable in self.optimizer.variables if id(variable) not in made_before]
+        for variable in self.optimizer.variables:
+            if id(variable) not in made_before:
+                self._track_variable(variable)
         # For the rule's count of steps; any earlier, and it would make accumulators of its own.
         self.optimizer.gradient_accumulation_steps = self.gradient_accumulation_steps
         self.ratios = ratios

@@ -37,7 +37,8 @@ def test_every_family_builds_trains_its_head_saves_and_loads(name, tmp_path):
     for before, after in zip(body, model.get_layer(model.name.removesuffix("_classifier")).get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
     assert not np.array_equal(head[0], model.get_layer("head").get_weights()[0])
-    # A pure function of the picture: random layers are silent in the frozen body, so training differs in the head alone.
+    # A pure function of the picture: random layers are silent in the frozen body, so training differs in the head
+    # alone.
     features = keras.Model(model.input, model.get_layer("pool").output)
     np.testing.assert_array_equal(features(x, training=True), features(x, training=False))
     model.save(tmp_path / "model.keras")
@@ -58,9 +59,7 @@ def test_pixels_in_logits_out_in_float32():
 def test_uint8_pictures_are_taken_as_they_are():
     model = classifier()
     x = pictures().round()
-    np.testing.assert_array_equal(
-        model.predict(x, verbose=0), model.predict(x.astype("uint8"), verbose=0)
-    )
+    np.testing.assert_array_equal(model.predict(x, verbose=0), model.predict(x.astype("uint8"), verbose=0))
 
 
 @pytest.mark.both_backends

@@ -36,7 +36,7 @@ def test_every_class_is_in_every_split_and_every_example_in_one(counts, validati
     assert len(set(digests)) == len(digests) == sum(counts)
     for number, count in enumerate(counts):
         name = f"class {number}"
-        assert parts.test.counts[name] == min(count - 1, max(1, round(test * count)))
+        assert parts.test.counts[name] == min(count - 2, max(1, round(test * count)))
 
 
 def test_held_out_is_the_asked_part_of_each_class():
@@ -96,7 +96,7 @@ def test_validation_0_takes_none():
 
 def test_a_class_of_one_cannot_be_divided_and_says_so():
     with pytest.raises(
-        ValueError, match="class 'class 1': has one picture alone, so none can be held out for validation"
+        ValueError, match="class 'class 1': has 1 different pictures, and to hold one out for validation takes 2"
     ):
         images(drawn([10, 1]))
     assert len(images(drawn([10, 1]), validation=0, batch_size=2).train) == 11

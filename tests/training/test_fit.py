@@ -129,6 +129,18 @@ def test_from_scratch_draws_every_weight_anew_by_the_seed():
         np.testing.assert_array_equal(first, again)
 
 
+def test_statistics_keep_up_with_a_short_training_from_scratch():
+    """With the momentum of their layers, which suits a million steps, they would be random still."""
+    model = classifier()
+    body = model.get_layer("residual")
+    norms = [layer for layer in body.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for norm in norms:
+        norm.momentum = 0.999
+    run = _fit(model, kt.from_scratch(model, epochs=10))
+    assert run.report.accuracy == 1.0
+    assert {norm.momentum for norm in norms} == {0.999}
+
+
 def test_training_learns():
     model = classifier()
     run = _fit(model, kt.feature_extraction(model, epochs=15, learning_rate=0.1))
@@ -153,7 +165,7 @@ def test_the_audit_catches_a_frozen_weight_that_moved():
 
 def test_the_audit_catches_a_block_that_did_not_move():
     model = classifier()
-    plan = kt.Plan([kt.Stage("all", 1, learning_rate=1.0, ratios={"block1": 1e-30}, optimizer="sgd", schedule="constant")])
+    plan = kt.Plan([kt.Stage("all", 1, ratios={"block1": 1e-30}, optimizer="sgd")])
     with pytest.raises(kt.AuditError, match="did not move"):
         _fit(model, plan)
 
@@ -162,8 +174,10 @@ def test_a_loss_that_is_no_number_stops_and_gives_the_last_good_weights_back():
     model = classifier()
     before = state.values(model)
     plan = kt.Plan([kt.Stage("all", 2, "wild", learning_rate=1e30, optimizer="sgd", warmup=0.0)])
-    with pytest.raises(kt.NonFiniteLossError, match=r"stage 'wild'[\s\S]*epoch 1, step \d+, learning rate 1e\+30") as error:
+    with pytest.raises(kt.NonFiniteLossError, match="stage 'wild'") as error:
         _fit(model, plan)
+    assert "epoch 1, step" in str(error.value)
+    assert "learning rate 1e+30" in str(error.value)
     assert "a lower learning_rate than 1e+30" in str(error.value)
     for identity, old, new in zip(state.identities(model), before, state.values(model), strict=True):
         if "seed" not in identity.path:
