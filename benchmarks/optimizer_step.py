@@ -3,9 +3,9 @@
     python benchmarks/optimizer_step.py
     KERAS_BACKEND=jax python benchmarks/optimizer_step.py
 
-Two copies of MobileNetV2 0.35, every layer at a ratio of its own, take turns on the same batch. Each pair of steps gives one
-ratio of times, so that a busy machine slows both sides alike; the median over all pairs is the figure. It must not be above
-1.03. The order within a pair changes from pair to pair.
+Two copies of MobileNetV2 0.35, every layer at a ratio of its own, take turns on the same batch. Each pair of steps
+gives one ratio of times, so that a busy machine slows both sides alike; the median over all pairs is the figure, and
+must not exceed 1.03. The order within a pair changes from pair to pair.
 """
 
 import argparse
@@ -52,11 +52,11 @@ def main(pairs: int, warm_up: int, image_size: int, batch_size: int, jit_compile
     bare, layerwise = (statistics.median(side) for side in zip(*times, strict=True))
     low, ratio, high = statistics.quantiles([ours / theirs for theirs, ours in times], n=4)
     print(
-        f"Keras {keras.__version__} on {keras.backend.backend()}, MobileNetV2 0.35 at {image_size}, batch {batch_size}, "
+        f"Keras {keras.__version__}, {keras.backend.backend()}, MobileNetV2 0.35 at {image_size}, batch {batch_size}, "
         f"{len(models[1].trainable_variables)} variables at {len(set(models[1].optimizer.ratios))} ratios, AdamW"
     )
     print(f"median step: bare {1000 * bare:.1f} ms, layer-wise {1000 * layerwise:.1f} ms")
-    print(f"layer-wise / bare, median of {pairs} pairs: {ratio:.3f} (quartiles {low:.3f} to {high:.3f}); bound 1.03")
+    print(f"layer-wise / bare, median of {pairs} pairs: {ratio:.3f} (quartiles {low:.3f}, {high:.3f}); bound 1.03")
     return ratio
 
 

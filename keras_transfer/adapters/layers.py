@@ -263,10 +263,10 @@ class AdaptedLayer(Adapted):
         thin = factors.matrix.beside(inputs, factors.a, ops.multiply(factors.b, factors.gate * factors.spec.scale))
         if factors.magnitude is None:
             return thin
-        ratio = dora_ratio(keras_internals.kernel(self), factors)
-        share = factors.matrix.over_outputs(ops.multiply(factors.gate, ops.subtract(ratio, 1.0)))
-        longer = factors.matrix.over_outputs(ratio)
-        return ops.add(ops.multiply(share, outputs), ops.multiply(longer, thin))
+        growth = dora_growth(keras_internals.kernel(self), factors)
+        over_outputs = factors.matrix.over_outputs
+        grown = ops.multiply(over_outputs(ops.multiply(factors.gate, growth)), outputs)
+        return ops.add(grown, ops.multiply(over_outputs(ops.add(growth, 1.0)), thin))
 
     def _bias_over_outputs(self):
         return self.bias
@@ -491,17 +491,16 @@ def change(kernel: Any, factors: Factors) -> Any:
     if factors.magnitude is None:
         return update
     kernel = ops.cast(kernel, "float32")
-    ratio = dora_ratio(kernel, factors)
+    ratio = ops.add(dora_growth(kernel, factors), 1.0)
     grown = ops.multiply(factors.matrix.flat(ops.add(kernel, update)), ratio)
-    # Columns of the flat matrix, back in the kernel's shape: as the update of the factors (grown, 1).
-    return ops.subtract(factors.matrix.update(grown, ops.eye(factors.matrix.d_out)), kernel)
+    return ops.subtract(factors.matrix.nested(grown), kernel)
 
 
-def dora_ratio(kernel: Any, factors: Factors) -> Any:
-    """DoRA's m / ‖W + s A B‖ for each column (Liu et al. 2024, arXiv:2402.09353), without making A B.
+def dora_growth(kernel: Any, factors: Factors) -> Any:
+    """DoRA's m / ‖W + s A B‖ - 1 for each column (Liu et al. 2024, arXiv:2402.09353), without making A B.
 
     ‖W + s A B‖² is ‖W‖² + 2 s · (Wᵀ A) B + s² · Bᵀ (Aᵀ A) B, column by column. The norm takes no gradient, as in section
-    4.3 there. At the start it is ‖W‖ by the very same sum, so that the ratio is 1 to the last bit.
+    4.3 there. What is learnt is m - ‖W‖, so that at the start the growth is 0 to the last bit.
     """
     weight = ops.cast(factors.matrix.flat(kernel), "float32")
     a, b = (ops.cast(factor, "float32") for factor in factors.matrix.flat_factors(factors.a, factors.b))
@@ -513,8 +512,24 @@ def dora_ratio(kernel: Any, factors: Factors) -> Any:
     tiny = 1e-12  # a column of zeros has no direction: its length is left alone
     length = ops.sqrt(ops.maximum(squares, tiny))
     norm = ops.stop_gradient(ops.sqrt(ops.maximum(grown, tiny)))
-    magnitude = ops.add(length, ops.cast(factors.magnitude, "float32"))
-    return ops.divide(magnitude, norm)
+    longer = ops.add(ops.subtract(length, norm), ops.cast(factors.magnitude, "float32"))
+    return ops.divide(longer, norm)
+
+
+def keras_lora_factors(layer: keras.Layer) -> tuple[np.ndarray, np.ndarray]:
+    """The factors of Keras' own adapter on a layer."""
+    kind = "embeddings" if isinstance(layer, keras.layers.Embedding) else "kernel"
+    a, b = getattr(layer, f"lora_{kind}_a"), getattr(layer, f"lora_{kind}_b")
+    return np.array(ops.convert_to_numpy(a)), np.array(ops.convert_to_numpy(b))
+
+
+def release_keras_lora(layer: keras.Layer) -> None:
+    """Takes Keras' own adapter off a layer, as if `enable_lora` had never been called."""
+    kind = "embeddings" if isinstance(layer, keras.layers.Embedding) else "kernel"
+    with keras_internals.growing(layer):
+        for name in (f"lora_{kind}_a", f"lora_{kind}_b"):
+            delattr(layer, name)
+    layer.lora_enabled, layer.lora_rank, layer.lora_alpha = False, None, None
 
 
 def _names(keys) -> str:

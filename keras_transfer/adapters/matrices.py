@@ -42,13 +42,17 @@ class Matrix(abc.ABC):
     def beside(self, inputs, a, b):
         """(x A) B, in the shape of the layer's output."""
 
-    @abc.abstractmethod
     def update(self, a, b):
         """A B in the shape of the kernel: for merging, never on the way forward."""
+        return self.nested(ops.matmul(*self.flat_factors(a, b)))
 
-    @abc.abstractmethod
     def flat(self, kernel):
         """A tensor in the shape of the kernel, as (`d_in`, `d_out`)."""
+        return ops.reshape(kernel, (self.d_in, self.d_out))
+
+    def nested(self, matrix):
+        """The reverse of `flat`."""
+        return ops.reshape(matrix, self.kernel_shape)
 
     def flat_factors(self, a, b):
         """The factors as (`d_in`, r) and (r, `d_out`)."""
@@ -68,12 +72,6 @@ class DenseMatrix(Matrix):
 
     def beside(self, inputs, a, b):
         return ops.matmul(ops.matmul(inputs, a), b)
-
-    def update(self, a, b):
-        return ops.matmul(a, b)
-
-    def flat(self, kernel):
-        return kernel
 
     def over_outputs(self, columns):
         return columns
@@ -105,14 +103,14 @@ class EinsumMatrix(Matrix):
         hidden = ops.einsum(f"{self._read},{self._rows}{self._rank}->{thin}", inputs, a)
         return ops.einsum(f"{thin},{self._rank}{self._columns}->{self._written}", hidden, b)
 
-    def update(self, a, b):
-        nested = ops.reshape(ops.matmul(a, b), (*self._row_sizes, *self._column_sizes))
-        labels = self._rows + self._columns
-        return ops.transpose(nested, [labels.index(label) for label in self._labels])
-
     def flat(self, kernel):
         order = [self._labels.index(label) for label in self._rows + self._columns]
         return ops.reshape(ops.transpose(kernel, order), (self.d_in, self.d_out))
+
+    def nested(self, matrix):
+        labels = self._rows + self._columns
+        unfolded = ops.reshape(matrix, (*self._row_sizes, *self._column_sizes))
+        return ops.transpose(unfolded, [labels.index(label) for label in self._labels])
 
     def over_outputs(self, columns):
         written = self._written.replace("...", "")
@@ -180,12 +178,6 @@ class EmbeddingMatrix(Matrix):
         """(x Bᵀ) Aᵀ: the product with the transposed table."""
         return ops.matmul(ops.matmul(inputs, ops.transpose(b)), ops.transpose(a))
 
-    def update(self, a, b):
-        return ops.matmul(a, b)
-
-    def flat(self, kernel):
-        return kernel
-
     def over_outputs(self, columns):
         return columns
 
@@ -227,12 +219,6 @@ class ConvMatrix(Matrix):
             self._layer, type(self._layer)._stock, _kernel=kernel, use_bias=False, activation=None, filters=kernel.shape[-1]
         )
         return plain.call(inputs)
-
-    def update(self, a, b):
-        return ops.matmul(a, b)
-
-    def flat(self, kernel):
-        return ops.reshape(kernel, (self.d_in, self.d_out))
 
     def flat_factors(self, a, b):
         return ops.reshape(a, (self.d_in, a.shape[-1])), b
@@ -299,13 +285,21 @@ def unsuitable(layer: keras.Layer) -> str | None:
         return f"{stock.__name__} has a `call` of its own, and what it does with its kernel is not known"
     if getattr(layer, "kernel_constraint", None) or getattr(layer, "embeddings_constraint", None):
         return "a constraint on its kernel would not hold for the kernel with an adapter"
+    if is_many_matrices(layer):
+        return f"{layer.equation} multiplies by many matrices, one for each entry of a shared axis"
     if kind is keras.layers.EinsumDense:
         read, labels, written = _terms(layer.equation)
-        if any(label in read and label in written for label in labels):
-            return f"{layer.equation} multiplies by many matrices, one for each entry of a shared axis"
         if not any(label in read for label in labels) or not any(label in written for label in labels):
             return f"{layer.equation} is no product with a matrix"
     return None
+
+
+def is_many_matrices(layer: keras.Layer) -> bool:
+    """Whether an EinsumDense has a matrix for each entry of an axis that its input and output share."""
+    if not isinstance(layer, keras.layers.EinsumDense):
+        return False
+    read, labels, written = _terms(layer.equation)
+    return any(label in read and label in written for label in labels)
 
 
 def einsum_kernel_shape(layer: keras.layers.EinsumDense) -> tuple[int, ...]:

@@ -24,8 +24,8 @@ class Block:
         variables: its weights, moving statistics included, in the order of `model.variables`.
         output_shape: the shape of what leaves it, batch first.
         cut: the tensors that all blocks above it compute from, next to the model's inputs. They belong to the graph of
-            the body, so that `keras.Model(body.inputs, block.cut)` is the body up to here. Empty where the block
-            ends inside a layer.
+            `Blocks.body_model`, so that `keras.Model(body_model.inputs, block.cut)` is the body up to here (to that of
+            the whole model in the head, and in what lies below a nested body). Empty where the block ends in a layer.
         ratio: its share of the learning rate in the model's optimizer; lowest and highest where its variables differ;
             `None` where the optimizer has none.
     """
@@ -202,7 +202,7 @@ def blocks(model: keras.Model) -> Blocks:
     head = None
     if above:
         loose = () if named else below  # a head that stands on the pixels themselves
-        head = make("head", (*loose, *above), above[-1].outputs, model)
+        head = make("head", (*loose, *above), above[-1].outputs)
     make.check_complete()
     return Blocks(model, found, head, body_model=body)
 
@@ -279,7 +279,7 @@ class _Maker:
         self.order = {id(variable): identity.position for identity, variable in state.walk(model)}
         self.taken: set[int] = set()
 
-    def __call__(self, name, parts, cut, owner: keras.Model | None = None) -> Block:
+    def __call__(self, name: str, parts: Sequence[graph.Part], cut: Sequence[int]) -> Block:
         layers = self._first(layer for part in parts for layer in part.layers)
         variables = self._first(variable for layer in layers for variable in state.own_variables(layer))
         variables.sort(key=lambda variable: self.order[id(variable)])
@@ -288,7 +288,7 @@ class _Maker:
             layers=tuple(layers),
             variables=tuple(variables),
             output_shape=self.flat.shapes[_main(parts, cut)],
-            cut=self._tensors(cut, owner or self.body),
+            cut=self._tensors(cut, self.body) or self._tensors(cut, self.model),
             ratio=_ratio(self.model, variables),
         )
 
@@ -316,7 +316,7 @@ class _Maker:
                 found.append(thing)
         return found
 
-    def _tensors(self, cut, owner) -> tuple[keras.KerasTensor, ...]:
+    def _tensors(self, cut: Sequence[int], owner: keras.Model) -> tuple[keras.KerasTensor, ...]:
         """The KerasTensors of a cut in one model's graph; none where one of them lies inside a layer."""
         known = [[tensor for model, tensor in self.flat.tensors.get(number, ()) if model is owner] for number in cut]
         return tuple(tensors[0] for tensors in known) if all(known) else ()

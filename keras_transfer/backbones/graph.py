@@ -32,6 +32,23 @@ def has_graph(model: object) -> bool:
     return isinstance(model, keras.Model) and hasattr(model, "_nodes_by_depth")
 
 
+def check_graph(model: object) -> None:
+    """Refuses what `steps` cannot read.
+
+    Raises:
+        ValueError: where the model has no graph (a subclass with a `call` of its own, an unbuilt `Sequential`).
+    """
+    if not has_graph(model):
+        raise ValueError(
+            explain(
+                "This model has no graph that could be read.",
+                given=f"{type(model).__name__} {getattr(model, 'name', '')!r}",
+                expected="a functional keras.Model, or a Sequential that begins with an Input",
+                to_mend="build it as keras.Model(inputs, outputs)",
+            )
+        )
+
+
 def steps(model: keras.Model) -> list[Step]:
     """Every step of a functional or `Sequential` model, in an order in which it can be computed; inputs are left out.
 
@@ -43,7 +60,7 @@ def steps(model: keras.Model) -> list[Step]:
         model: a built functional or `Sequential` model.
 
     Raises:
-        ValueError: where the model has no graph (a subclass with a `call` of its own, an unbuilt `Sequential`).
+        ValueError: as `check_graph`.
 
     Example:
 
@@ -52,15 +69,7 @@ def steps(model: keras.Model) -> list[Step]:
     >>> [step.operation.name for step in steps(model)]
     ['dense', 'relu']
     """
-    if not has_graph(model):
-        raise ValueError(
-            explain(
-                "This model has no graph that could be read.",
-                given=f"{type(model).__name__} {getattr(model, 'name', '')!r}",
-                expected="a functional keras.Model, or a Sequential that begins with an Input",
-                to_mend="build it as keras.Model(inputs, outputs)",
-            )
-        )
+    check_graph(model)
     # With `has_graph`, the one place that reads Keras' private graph: the public `layer.input` raises for a layer that
     # is shared. A Sequential hides the functional model that it runs.
     by_depth = getattr(model, "_functional", model)._nodes_by_depth
@@ -161,7 +170,7 @@ def flatten(model: keras.Model) -> Flat:
     themselves, such as KerasHub's `vit_encoder`: each of the stack is a part.
 
     Raises:
-        ValueError: as `steps`.
+        ValueError: as `check_graph`.
 
     Example:
 
@@ -182,6 +191,7 @@ class _Opener:
         self.called: set[int] = set()
 
     def open(self, model: keras.Model) -> Flat:
+        check_graph(model)
         self._open(model, {id(tensor): next(self.numbers) for tensor in model.inputs}, ())
         return self.flat
 

@@ -3,7 +3,7 @@
 import math
 import numbers
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -30,6 +30,9 @@ def check(ratios: Mapping | Sequence) -> dict | list:
       given:     -1
       expected:  a finite number of at least 0
     """
+    if isinstance(ratios, str) or not isinstance(ratios, Iterable):
+        expected = "a mapping from layers to numbers, or one number for each trainable variable"
+        raise ValueError(errors.explain("`ratios` says nothing of any layer.", given=repr(ratios), expected=expected))
     ratios = dict(ratios) if isinstance(ratios, Mapping) else list(ratios)
     for key, row in ratios.items() if isinstance(ratios, dict) else enumerate(ratios):
         ratio = row if isinstance(ratios, dict) else _ratio(row)

@@ -334,7 +334,7 @@ def test_the_file_with_the_classifier_does_not_fit_a_body(shared):
         applications.build("MobileNet", image_size=128, alpha=0.25, weights=file)
 
 
-def test_with_its_convention_a_real_model_knows_bees_and_ants(shared):
+def test_with_its_convention_a_real_model_knows_ants_and_bees(shared):
     pictures = [
         keras.utils.img_to_array(keras.utils.load_img(path, target_size=(224, 224), interpolation="bilinear"))
         for kind in ("ants", "bees")
@@ -342,10 +342,12 @@ def test_with_its_convention_a_real_model_knows_bees_and_ants(shared):
     ]
     labels = [310] * 8 + [309] * 8  # ImageNet's ant and bee
     stock = keras.applications.MobileNetV2()
-    right = {}
-    for convention in ("tf", "caffe", "identity"):
+
+    def found(convention):
         scaled = preprocessing.apply(convention, keras.ops.convert_to_tensor(np.stack(pictures)))
-        right[convention] = np.sum(np.argmax(stock(scaled), axis=1) == labels)
-    assert right["tf"] >= 10
-    assert right["tf"] > right["caffe"] + 3
-    assert right["tf"] > right["identity"] + 3
+        ranked = np.argsort(-np.asarray(stock(scaled)), axis=1)
+        return sum(label in row[:5] for label, row in zip(labels, ranked, strict=True))
+
+    assert found(applications.convention("MobileNetV2")) >= 11
+    assert found("caffe") <= 3
+    assert found("identity") <= 3

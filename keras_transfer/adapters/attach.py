@@ -1,0 +1,368 @@
+"""Adapters onto a model: `add_lora` for new ones, `adopt_lora` for those that Keras' own `enable_lora` has put there."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_transfer import state
+from keras_transfer.adapters import beside, layers, tracing
+from keras_transfer.adapters.lora import LoRA
+from keras_transfer.adapters.matrices import matrix
+from keras_transfer.adapters.places import Place, places
+from keras_transfer.adapters.table import AdapterTable, Row, kind
+from keras_transfer.adapters.targets import Target, targets
+from keras_transfer.errors import explain, nearest
+
+DEFAULT = "default"
+
+
+def add_lora(
+    model: keras.Model,
+    spec: LoRA | None = None,
+    *,
+    name: str = DEFAULT,
+    train: Sequence[keras.Layer] = (),
+    seed: int | None = None,
+    **options: Any,
+) -> AdapterTable:
+    """Puts an adapter on a model, in place, and makes it the one that counts and trains.
+
+    The model's outputs are what they were, to the last bit: B is zero (of an embedding, A). From now on exactly the factors
+    train, the layers in `train`, and the biases that the spec names; everything else is frozen, also where its layer's flag
+    was never touched. Compile afterwards: an optimizer that has seen other variables raises at the next step.
+
+    `save`, `save_weights` and Keras' callbacks write the adapter beside the frozen kernel and read it back; the same
+    architecture without the adapter refuses such a file.
+
+    Args:
+        model: any built Keras model, KerasHub's backbones and tasks included. Call this on the whole model that trains
+            rather than on a part of it, so that all of its other layers are frozen as well.
+        spec: the kind of adapter. Or give its fields here: `add_lora(model, rank=16, targets="all-linear")`.
+        name: of the adapter; one base can carry several.
+        train: layers that train as a whole beside the factors: a new head, say.
+        seed: of the drawing of A; `None` draws from Keras' global seed.
+        **options: the fields of `LoRA`, instead of `spec`.
+
+    Returns:
+        The adapted layers, one row each.
+
+    Raises:
+        ValueError: where the spec matches nothing, or a layer that can carry no adapter; where the name is taken; for a
+            layer in `train` that is not the model's; for a model with adapters of Keras' own (see `adopt_lora`).
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, name="low"), keras.layers.Dense(2, name="head")])
+    >>> table = add_lora(model, rank=2, targets="low", train=[model.get_layer("head")])
+    >>> print(table)
+    adapted layer  kind   kernel  rank  parameters
+    ───────────────────────────────────────────────
+    low            Dense  (6, 4)     2          20
+    ───────────────────────────────────────────────
+    1 layer                                     20
+    beside them: head/kernel, head/bias: 10
+    adapter 'default' trains 30 numbers, 78.95% of the model's
+    """
+    spec = _spec(spec, options)
+    check_name(model, name)
+    _check_not_adapted_by_keras(model)
+    head = _check_head(model, train)
+    chosen = targets(model, spec, head=head)
+    draws = np.random.SeedSequence(seed).spawn(len(chosen)) if seed is not None else [None] * len(chosen)
+    others = [variable for layer in head for variable in _can_train(layer)]
+    others += _biases(model, spec, [target.layer for target in chosen])
+    for target, draw in zip(chosen, draws, strict=True):
+        factors = layers.factors_spec(spec, target.rank)
+        attach_one(model, target.layer, name, factors, initial_values(target.layer, factors, draw))
+    finish(model, name, _once(others))
+    return table(model, name)
+
+
+def adopt_lora(
+    model: keras.Model, *, name: str = DEFAULT, train: Sequence[keras.Layer] = (), biases: str = "none"
+) -> AdapterTable:
+    """Takes over the adapters that KerasHub's `backbone.enable_lora(rank)`, or a layer's own, has put on a model.
+
+    Their factors stay the variables that they are, in Keras' shapes, and count as they did; but from now on they are saved
+    and read as they are (Keras merges them into the kernel and then sets both to zero), exactly they train, and they can be
+    switched off, merged and written to a file as any other.
+
+    Args:
+        model: a model with adapters of Keras' own.
+        name: what the adapter is called from now on.
+        train: layers that train as a whole beside the factors.
+        biases: as in `LoRA`. KerasHub leaves the biases of the adapted layers training: that is `"adapted"`.
+
+    Raises:
+        ValueError: where the model has none; where both factors of a layer are zero, which is how Keras leaves them when it
+            reads a weights file: they could never learn again, and the kernel is no longer the pretrained one.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, name="query")])
+    >>> model.layers[0].enable_lora(2, lora_alpha=4)
+    >>> adopt_lora(model).parameters, len(model.trainable_variables)
+    (20, 2)
+    """
+    check_name(model, name)
+    found = [layer for layer in state.sublayers(model) if getattr(layer, "lora_enabled", False)]
+    if not found:
+        raise ValueError(
+            explain(
+                f"{model.name} has no adapters of Keras' own to adopt.",
+                expected="a model on which `enable_lora` was called",
+                to_mend="`add_lora(model, ...)` puts new ones on",
+            )
+        )
+    head = _check_head(model, train)
+    taken = [(layer, *_keras_factors(layer)) for layer in found]
+    for layer, spec, values in taken:
+        layers.release_keras_lora(layer)
+        attach_one(model, layer, name, spec, values)
+    others = [variable for layer in head for variable in _can_train(layer)]
+    others += _biases(model, LoRA(biases=biases), found)
+    finish(model, name, _once(others))
+    return table(model, name)
+
+
+def attach_one(model: keras.Model, layer: keras.Layer, name: str, spec: layers.FactorsSpec, values: dict) -> None:
+    """Puts one adapter on one layer, its gate shut; `finish` has to follow."""
+    layers.attach(layer, name, spec, values)
+
+
+def finish(model: keras.Model, name: str, others: Sequence[keras.Variable]) -> None:
+    """After the factors of an adapter were put on: makes it the one that counts, with what else it trains."""
+    counting = active(model)
+    layers.exchange(model)
+    if others or beside.everywhere(model):
+        beside.at(model).add(name, others, counting)
+    activate(model, name, counting)
+
+
+def activate(model: keras.Model, name: str | None, counting: str | None) -> None:
+    """Makes an adapter count and train in place of `counting`; `None` is the base, in which nothing trains."""
+    kept = beside.everywhere(model)
+    for each in kept:
+        each.put_away(counting)
+        each.bring(name)
+    for layer in layers.adapted_layers(model):
+        for other, factors in layers.adapters_of(layer).items():
+            factors.gate.assign(1.0 if other == name else 0.0)
+    trains = layers.factor_variables(model, name) if name is not None else []
+    trains += [variable for each in kept for variable in each.trains(name)]
+    layers.remember_what_trains(model, trains)
+    _check_what_trains(model, trains)
+    tracing.trace_anew(model)
+
+
+def active(model: keras.Model) -> str | None:
+    """The name of the adapter that counts; `None` where it is the base.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, name="query")])
+    >>> _ = add_lora(model, targets="query", name="first")
+    >>> active(model)
+    'first'
+    """
+    found = {
+        name
+        for layer in layers.adapted_layers(model)
+        for name, factors in layers.adapters_of(layer).items()
+        if factors.counts
+    }
+    if len(found) > 1:
+        raise ValueError(
+            explain(
+                f"More than one adapter counts in {model.name}, each in a part of it.",
+                given=", ".join(sorted(found)),
+                to_mend="`set_adapter` on each part, or one call of `add_lora` for the whole model",
+            )
+        )
+    return next(iter(found), None)
+
+
+def names(model: keras.Model) -> tuple[str, ...]:
+    """The names of the adapters on a model, in the order in which they came."""
+    return tuple(
+        dict.fromkeys(name for layer in layers.adapted_layers(model) for name in layers.adapters_of(layer))
+    )
+
+
+def table(model: keras.Model, name: str) -> AdapterTable:
+    """The table of one adapter on a model.
+
+    Raises:
+        ValueError: where the model has no adapter of that name.
+    """
+    check_known(model, name)
+    rows = []
+    for place in adapted_places(model):
+        factors = layers.adapters_of(place.layer).get(name)
+        if factors is not None:
+            count = sum(int(np.prod(variable.shape)) for variable in factors.trained.values())
+            rows.append(Row(place.path, kind(place.layer), factors.matrix.kernel_shape, factors.spec.rank, count))
+    others = [variable for kept in beside.everywhere(model) for variable in kept.trains(name)]
+    return AdapterTable(
+        name,
+        tuple(rows),
+        tuple((variable.path, tuple(variable.shape)) for variable in others),
+        sum(int(np.prod(v.shape)) for v in layers.base_variables(model) if not state.is_seed(v)),
+    )
+
+
+def adapted_places(model: keras.Model) -> list[Place]:
+    """The places of the layers that carry an adapter."""
+    return [place for place in places(model) if layers.adapters_of(place.layer)]
+
+
+def check_name(model: keras.Model, name: str) -> None:
+    """Refuses a name that another adapter has, or that no file could hold."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name == "base":
+        raise ValueError(
+            explain(
+                "An adapter cannot be called that.",
+                given=repr(name),
+                expected="letters, digits, '-' and '_', and not 'base'",
+            )
+        )
+    if name in names(model):
+        raise ValueError(
+            explain(
+                f"{model.name} has an adapter of that name already.",
+                given=repr(name),
+                to_mend="give another name: name='second'",
+            )
+        )
+
+
+def check_known(model: keras.Model, name: str) -> None:
+    """Refuses a name that no adapter on the model has."""
+    known = names(model)
+    if name not in known:
+        keras_own = not known and any(getattr(layer, "lora_enabled", False) for layer in state.sublayers(model))
+        raise ValueError(
+            explain(
+                f"{model.name} has no adapter of that name.",
+                given=repr(name),
+                nearest=nearest(str(name), known),
+                expected="one of " + ", ".join(map(repr, known)) if known else "a model with adapters",
+                to_mend="`adopt_lora(model)` first: its adapters are Keras' own" if keras_own else None,
+            )
+        )
+
+
+def initial_values(layer: keras.Layer, spec: layers.FactorsSpec, draw: np.random.SeedSequence | None) -> dict:
+    """The factors at the start: one drawn, the other zero.
+
+    As PEFT draws them: A uniformly within ±1/sqrt(in), which is its Kaiming initialisation at a = sqrt(5); of an embedding,
+    A is zero and B normal. (The paper draws A from a normal distribution, of a width that it does not state.)
+    """
+    found = matrix(layer, spec.layout)
+    shape_a, shape_b = found.shapes(spec.rank)
+    seed = None if draw is None else int(draw.generate_state(1)[0])
+    if isinstance(layer, keras.layers.Embedding):
+        return {"b": keras.initializers.RandomNormal(stddev=1.0, seed=seed)(shape_b, "float32")}
+    width = found.d_in**-0.5
+    return {"a": keras.initializers.RandomUniform(-width, width, seed=seed)(shape_a, "float32")}
+
+
+def _spec(spec: LoRA | None, options: dict[str, Any]) -> LoRA:
+    if spec is None:
+        return LoRA(**options)
+    if options or not isinstance(spec, LoRA):
+        raise ValueError(
+            explain(
+                "`add_lora` takes one LoRA, or its fields.",
+                given=f"{spec!r}" + (f" and {', '.join(options)}" if options else ""),
+                to_mend="add_lora(model, LoRA(rank=8)) or add_lora(model, rank=8)",
+            )
+        )
+    return spec
+
+
+def _check_not_adapted_by_keras(model: keras.Model) -> None:
+    found = [layer.name for layer in state.sublayers(model) if getattr(layer, "lora_enabled", False)]
+    if found:
+        raise ValueError(
+            explain(
+                f"{model.name} carries adapters of Keras' own.",
+                given=f"{len(found)} layers on which `enable_lora` was called: {', '.join(found[:4])}",
+                to_mend="`adopt_lora(model)` takes them over; then `add_lora` puts others beside them",
+            )
+        )
+
+
+def _check_head(model: keras.Model, train: Sequence[keras.Layer]) -> list[keras.Layer]:
+    known = {id(layer) for layer in state.sublayers(model)}
+    for layer in train:
+        if not isinstance(layer, keras.Layer) or id(layer) not in known:
+            raise ValueError(
+                explain(
+                    f"`train` holds something that is not a layer of {model.name}.",
+                    given=repr(getattr(layer, "name", layer)),
+                    expected="layers of the model: model.get_layer('logits')",
+                )
+            )
+    return list(train)
+
+
+def _can_train(layer: keras.Layer) -> list[keras.Variable]:
+    """The weights of a layer and of those below it that could train; factors of adapters are not among them."""
+    added = {id(variable) for variable in layers.factor_variables(layer)}
+    return [
+        variable
+        for each in [layer, *state.sublayers(layer)]
+        for variable in state.own_trainable_variables(each)
+        if id(variable) not in added
+    ]
+
+
+def _biases(model: keras.Model, spec: LoRA, adapted: Sequence[keras.Layer]) -> list[keras.Variable]:
+    if spec.biases == "none":
+        return []
+    within = adapted if spec.biases == "adapted" else state.sublayers(model)
+    return [
+        variable
+        for layer in within
+        if not isinstance(layer, keras.layers.BatchNormalization)
+        for variable in state.own_trainable_variables(layer)
+        if variable.name in ("bias", "beta") or variable.name.endswith("_bias")
+    ]
+
+
+def _once(variables: Sequence[keras.Variable]) -> list[keras.Variable]:
+    return list({id(variable): variable for variable in variables}.values())
+
+
+def _check_what_trains(model: keras.Model, wanted: Sequence[keras.Variable]) -> None:
+    """Raises where Keras would train another set of variables than was asked for."""
+    asked, found = {id(variable) for variable in wanted}, {id(variable) for variable in model.trainable_variables}
+    wrong = [identity.path for identity, variable in state.walk(model) if id(variable) in asked ^ found]
+    if wrong:
+        raise RuntimeError(
+            explain(
+                f"Keras would not train what was asked for in {model.name!r}.",
+                given=wrong,
+                expected="exactly the adapter, and what was named beside it",
+                to_mend="report this with the model's summary; it is a defect of keras_transfer",
+            )
+        )
+
+
+def _keras_factors(layer: keras.Layer) -> tuple[layers.FactorsSpec, dict]:
+    a, b = layers.keras_lora_factors(layer)
+    if not np.any(ops.convert_to_numpy(a)) and not np.any(ops.convert_to_numpy(b)):
+        raise ValueError(
+            explain(
+                f"Both factors of {layer.path or layer.name!r} are zero, so neither can ever learn again.",
+                given="adapters that went through `load_weights` or a checkpoint of Keras, which merges them into the kernel",
+                to_mend="load the pretrained weights anew, `enable_lora`, and `adopt_lora` before anything is saved",
+            )
+        )
+    spec = layers.FactorsSpec(rank=layer.lora_rank, alpha=float(layer.lora_alpha), layout="keras")
+    return spec, {"a": a, "b": b}
