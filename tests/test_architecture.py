@@ -19,7 +19,7 @@ DOORS = {
     "tensorflow_datasets": {"data/tfds.py"},
     "PIL": {"data/decoding.py"},
     "sklearn": {"data/digits.py", "evaluation/report.py"},
-    "matplotlib": {"evaluation/plots.py"},
+    "matplotlib": {f"evaluation/plots/{name}.py" for name in ("contact_sheet", "curves", "fonts", "matrix", "sheet")},
 }
 FREE = {"keras", "numpy", "keras_transfer"}
 

@@ -1,4 +1,4 @@
-"""Adapters onto a model: `add_lora` for new ones, `adopt_lora` for those that Keras' own `enable_lora` has put there."""
+"""Adapters onto a model: `add_lora` for new ones, `adopt_lora` for those that Keras' own `enable_lora` put there."""
 
 import re
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ import numpy as np
 from keras import ops
 
 from keras_transfer import state
-from keras_transfer.adapters import beside, layers, tracing
+from keras_transfer.adapters import base_identity, beside, layers, tracing
 from keras_transfer.adapters.lora import LoRA
 from keras_transfer.adapters.matrices import matrix
 from keras_transfer.adapters.places import Place, places
 from keras_transfer.adapters.table import AdapterTable, Row, kind
-from keras_transfer.adapters.targets import Target, targets
+from keras_transfer.adapters.targets import targets
 from keras_transfer.errors import explain, nearest
 
 DEFAULT = "default"
@@ -31,9 +31,10 @@ def add_lora(
 ) -> AdapterTable:
     """Puts an adapter on a model, in place, and makes it the one that counts and trains.
 
-    The model's outputs are what they were, to the last bit: B is zero (of an embedding, A). From now on exactly the factors
-    train, the layers in `train`, and the biases that the spec names; everything else is frozen, also where its layer's flag
-    was never touched. Compile afterwards: an optimizer that has seen other variables raises at the next step.
+    The model's outputs are what they were, to the last bit: B is zero (of an embedding, A). From now on exactly the
+    factors train, the layers in `train`, and the biases that the spec names; everything else is frozen, also where its
+    layer's flag was never touched. Compile afterwards: an optimizer that has seen other variables raises at the next
+    step.
 
     `save`, `save_weights` and Keras' callbacks write the adapter beside the frozen kernel and read it back; the same
     architecture without the adapter refuses such a file.
@@ -56,13 +57,14 @@ def add_lora(
 
     Example:
 
-    >>> model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, name="low"), keras.layers.Dense(2, name="head")])
+    >>> dense = keras.layers.Dense
+    >>> model = keras.Sequential([keras.Input((6,)), dense(4, name="low"), dense(2, name="head")])
     >>> table = add_lora(model, rank=2, targets="low", train=[model.get_layer("head")])
     >>> print(table)
     adapted layer  kind   kernel  rank  parameters
-    ───────────────────────────────────────────────
+    ──────────────────────────────────────────────
     low            Dense  (6, 4)     2          20
-    ───────────────────────────────────────────────
+    ──────────────────────────────────────────────
     1 layer                                     20
     beside them: head/kernel, head/bias: 10
     adapter 'default' trains 30 numbers, 78.95% of the model's
@@ -75,10 +77,12 @@ def add_lora(
     draws = np.random.SeedSequence(seed).spawn(len(chosen)) if seed is not None else [None] * len(chosen)
     others = [variable for layer in head for variable in _can_train(layer)]
     others += _biases(model, spec, [target.layer for target in chosen])
-    for target, draw in zip(chosen, draws, strict=True):
-        factors = layers.factors_spec(spec, target.rank)
-        attach_one(model, target.layer, name, factors, initial_values(target.layer, factors, draw))
-    finish(model, name, _once(others))
+    specs = [layers.factors_spec(spec, target.rank) for target in chosen]
+    for target, factors in zip(chosen, specs, strict=True):
+        check_carries(target.place.path, target.layer, factors)
+    for target, factors, draw in zip(chosen, specs, draws, strict=True):
+        layers.attach(target.layer, name, factors, initial_values(target.layer, factors, draw))
+    finish(model, name, _in_order(model, others))
     return table(model, name)
 
 
@@ -87,9 +91,9 @@ def adopt_lora(
 ) -> AdapterTable:
     """Takes over the adapters that KerasHub's `backbone.enable_lora(rank)`, or a layer's own, has put on a model.
 
-    Their factors stay the variables that they are, in Keras' shapes, and count as they did; but from now on they are saved
-    and read as they are (Keras merges them into the kernel and then sets both to zero), exactly they train, and they can be
-    switched off, merged and written to a file as any other.
+    The same factors in Keras' shapes, counting as they did; but from now on they are saved and read as they are (Keras
+    merges them into the kernel and then sets both to zero), exactly they train, and they can be switched off, merged
+    and written to a file as any other. Compile afterwards.
 
     Args:
         model: a model with adapters of Keras' own.
@@ -98,7 +102,8 @@ def adopt_lora(
         biases: as in `LoRA`. KerasHub leaves the biases of the adapted layers training: that is `"adapted"`.
 
     Raises:
-        ValueError: where the model has none; where both factors of a layer are zero, which is how Keras leaves them when it
+        ValueError: where the model has none; where both factors of a layer are zero, which is how Keras leaves them
+            when it
             reads a weights file: they could never learn again, and the kernel is no longer the pretrained one.
 
     Example:
@@ -122,24 +127,22 @@ def adopt_lora(
     taken = [(layer, *_keras_factors(layer)) for layer in found]
     for layer, spec, values in taken:
         layers.release_keras_lora(layer)
-        attach_one(model, layer, name, spec, values)
+        layers.attach(layer, name, spec, values)
     others = [variable for layer in head for variable in _can_train(layer)]
     others += _biases(model, LoRA(biases=biases), found)
-    finish(model, name, _once(others))
+    finish(model, name, _in_order(model, others))
     return table(model, name)
-
-
-def attach_one(model: keras.Model, layer: keras.Layer, name: str, spec: layers.FactorsSpec, values: dict) -> None:
-    """Puts one adapter on one layer, its gate shut; `finish` has to follow."""
-    layers.attach(layer, name, spec, values)
 
 
 def finish(model: keras.Model, name: str, others: Sequence[keras.Variable]) -> None:
     """After the factors of an adapter were put on: makes it the one that counts, with what else it trains."""
     counting = active(model)
     layers.exchange(model)
-    if others or beside.everywhere(model):
-        beside.at(model).add(name, others, counting)
+    left = {id(variable): variable for variable in others}
+    for kept in beside.everywhere(model):
+        kept.add(name, [left.pop(id(v)) for v in kept.variables if id(v) in left], counting)
+    if left:
+        beside.at(model).add(name, list(left.values()), counting)
     activate(model, name, counting)
 
 
@@ -187,10 +190,8 @@ def active(model: keras.Model) -> str | None:
 
 
 def names(model: keras.Model) -> tuple[str, ...]:
-    """The names of the adapters on a model, in the order in which they came."""
-    return tuple(
-        dict.fromkeys(name for layer in layers.adapted_layers(model) for name in layers.adapters_of(layer))
-    )
+    """The names of the adapters on a model, in alphabetical order."""
+    return tuple(sorted({name for layer in layers.adapted_layers(model) for name in layers.adapters_of(layer)}))
 
 
 def table(model: keras.Model, name: str) -> AdapterTable:
@@ -206,11 +207,11 @@ def table(model: keras.Model, name: str) -> AdapterTable:
         if factors is not None:
             count = sum(int(np.prod(variable.shape)) for variable in factors.trained.values())
             rows.append(Row(place.path, kind(place.layer), factors.matrix.kernel_shape, factors.spec.rank, count))
-    others = [variable for kept in beside.everywhere(model) for variable in kept.trains(name)]
+    others = {id(variable) for kept in beside.everywhere(model) for variable in kept.trains(name)}
     return AdapterTable(
         name,
         tuple(rows),
-        tuple((variable.path, tuple(variable.shape)) for variable in others),
+        tuple((path, tuple(v.shape)) for path, v in base_identity.named_variables(model) if id(v) in others),
         sum(int(np.prod(v.shape)) for v in layers.base_variables(model) if not state.is_seed(v)),
     )
 
@@ -256,15 +257,43 @@ def check_known(model: keras.Model, name: str) -> None:
         )
 
 
+def check_carries(path: str, layer: keras.Layer, spec: layers.FactorsSpec) -> None:
+    """Refuses what a layer that carries adapters cannot do with this one."""
+    is_embedding = isinstance(layer, keras.layers.Embedding)
+    if spec.dora and (is_embedding or layer.quantization_mode is not None):
+        why = "of an embedding" if is_embedding else f"of an {layer.quantization_mode} kernel"
+        raise ValueError(
+            explain(
+                f"DoRA needs the length of each column, and that {why} is not had on the way forward.",
+                given=path,
+                to_mend="dora=False, or leave this layer out of `targets`",
+            )
+        )
+    if spec.dora:
+        matrix(layer, spec.layout).over_outputs(np.zeros(matrix(layer, spec.layout).d_out, "float32"))
+    if spec.dropout and is_embedding:
+        raise ValueError(
+            explain(
+                "Dropout falls on an adapter's input, and that of an embedding is a number of a row.",
+                given=f"{path}, dropout={spec.dropout:g}",
+                to_mend="dropout=0.0, or leave this layer out of `targets`",
+            )
+        )
+
+
 def initial_values(layer: keras.Layer, spec: layers.FactorsSpec, draw: np.random.SeedSequence | None) -> dict:
     """The factors at the start: one drawn, the other zero.
 
-    As PEFT draws them: A uniformly within ±1/sqrt(in), which is its Kaiming initialisation at a = sqrt(5); of an embedding,
-    A is zero and B normal. (The paper draws A from a normal distribution, of a width that it does not state.)
+    As PEFT draws them: A uniformly within ±1/sqrt(in), which is its Kaiming initialisation at a = sqrt(5); of an
+        embedding,
+    A is zero and B normal. (The paper draws A from a normal distribution, of a width that it does not state; Keras'
+    `enable_lora` draws it as `he_uniform`, and so do factors of Keras' shapes here.)
     """
     found = matrix(layer, spec.layout)
     shape_a, shape_b = found.shapes(spec.rank)
     seed = None if draw is None else int(draw.generate_state(1)[0])
+    if spec.layout == "keras":
+        return {"a": keras.initializers.HeUniform(seed=seed)(shape_a, "float32")}
     if isinstance(layer, keras.layers.Embedding):
         return {"b": keras.initializers.RandomNormal(stddev=1.0, seed=seed)(shape_b, "float32")}
     width = found.d_in**-0.5
@@ -335,8 +364,9 @@ def _biases(model: keras.Model, spec: LoRA, adapted: Sequence[keras.Layer]) -> l
     ]
 
 
-def _once(variables: Sequence[keras.Variable]) -> list[keras.Variable]:
-    return list({id(variable): variable for variable in variables}.values())
+def _in_order(model: keras.Model, variables: Sequence[keras.Variable]) -> list[keras.Variable]:
+    wanted = {id(variable) for variable in variables}
+    return [variable for _, variable in state.walk(model) if id(variable) in wanted]
 
 
 def _check_what_trains(model: keras.Model, wanted: Sequence[keras.Variable]) -> None:
@@ -360,7 +390,7 @@ def _keras_factors(layer: keras.Layer) -> tuple[layers.FactorsSpec, dict]:
         raise ValueError(
             explain(
                 f"Both factors of {layer.path or layer.name!r} are zero, so neither can ever learn again.",
-                given="adapters that went through `load_weights` or a checkpoint of Keras, which merges them into the kernel",
+                given="adapters that went through `load_weights` or a checkpoint of Keras, which merges them away",
                 to_mend="load the pretrained weights anew, `enable_lora`, and `adopt_lora` before anything is saved",
             )
         )

@@ -1,8 +1,8 @@
 """All that adapters use of Keras beyond its public interface, in one place.
 
-A layer takes an adapter after it was built, which Keras' interface does not foresee: its trackers are locked by then, and
-its kernel is a property. `tests/adapters/test_keras_internals.py` holds this list against the installed Keras and goes
-through each of them on real layers, so that a Keras that changes one is found there and not in someone's weights.
+A layer takes an adapter after it was built, which Keras' interface does not foresee: its trackers are locked by then,
+and its kernel is a property. `tests/adapters/test_keras_internals.py` holds this list against the installed Keras and
+goes through each of them on real layers, so that a Keras that changes one is found there and not in someone's weights.
 """
 
 import contextlib

@@ -1,12 +1,12 @@
 """Layers with adapters: what a layer's class is exchanged for, in place, while it carries one.
 
-A layer cannot be replaced inside a built Keras model, but its class can. `Adapted` layers stay what they were, with the same
-variables, name, path and place in every model that holds them; beside their frozen product they add `s · (x A) B`, and they
-write and read their state raw. So do not all layers: those that hold an adapted layer somewhere below become `Adapted` too,
-so that each of them, saved alone or as part of another model, says which adapters it holds.
+A layer cannot be replaced inside a built Keras model, but its class can. `Adapted` layers stay what they were, with
+the same variables, name, path and place in every model that holds them; beside their frozen product they add `s · (x
+A) B`, and they write and read their state raw. So do not all layers: those that hold an adapted layer somewhere below
+become `Adapted` too, so that each of them, saved alone or as part of another model, says which adapters it holds.
 
-An exchanged class keeps the name of the stock class: Keras' weights files are laid out by class names, and an adapted model's
-file has every base weight where the base model's file has it.
+An exchanged class keeps the name of the stock class: Keras' weights files are laid out by class names, and an adapted
+model's file has every base weight where the base model's file has it.
 """
 
 import dataclasses
@@ -225,7 +225,7 @@ class AdaptedLayer(Adapted):
                     explain(
                         f"These weights were saved while the adapter {name!r} {'counted' if counted else 'did not'}.",
                         given=f"a model in which it {'counts' if factors.counts else 'does not'}",
-                        to_mend="call `set_adapter(model, ...)` with the name that was set when they were saved, then load",
+                        to_mend="call `set_adapter(model, ...)` as when they were saved, then load",
                     )
                 )
         self._without_adapters().load_own_variables(store)
@@ -276,7 +276,7 @@ class AdaptedLayer(Adapted):
         if self.quantization_mode is not None:
             raise ValueError(
                 explain(
-                    f"The kernel of {self.path or self.name!r} is quantised, and its adapters are not: they have no sum.",
+                    f"The kernel of {self.path or self.name!r} is quantised and its adapters are not: no sum.",
                     to_mend="call the layer instead of reading its kernel",
                 )
             )
@@ -370,6 +370,10 @@ class AdaptedOwner(Adapted):
         """Refused: a KerasHub preset has no place for an adapter."""
         self._refuse("save_to_preset", "a KerasHub preset")
 
+    def save_lora_weights(self, *arguments: object, **options: object) -> None:
+        """Refused: it would leave out biases, head, scale and base."""
+        self._refuse("save_lora_weights", "KerasHub's file of LoRA weights")
+
     def export_to_transformers(self, *arguments: object, **options: object) -> None:
         """Refused: it would write the frozen kernels and drop the adapter."""
         self._refuse("export_to_transformers", "a Hugging Face checkpoint")
@@ -377,7 +381,7 @@ class AdaptedOwner(Adapted):
     def _refuse(self, method: str, what: str) -> None:
         raise ValueError(
             explain(
-                f"{what[0].upper()}{what[1:]} has no place for an adapter.",
+                f"{what[0].upper()}{what[1:]} has no place for this adapter.",
                 given=f"`{method}` of {self.name!r}, which carries adapters",
                 to_mend="`merge_adapter(model)` first, or write the adapter alone with `save_adapter(model, folder)`",
             )
@@ -399,7 +403,12 @@ def _exchanged(stock: type[keras.Layer], mixin: type[Adapted]) -> type[keras.Lay
     made = type(
         stock.__name__,
         (mixin, stock),
-        {"_stock": stock, "__module__": __name__, "__qualname__": f"Adapted[{stock.__name__}]", "__doc__": stock.__doc__},
+        {
+            "_stock": stock,
+            "__module__": __name__,
+            "__qualname__": f"Adapted[{stock.__name__}]",
+            "__doc__": stock.__doc__,
+        },
     )
     return _register(made)
 
@@ -452,7 +461,7 @@ def attach(layer: keras.Layer, name: str, spec: FactorsSpec, values: dict[str, A
 
 
 def detach(layer: keras.Layer, name: str) -> tuple[FactorsSpec, dict[str, np.ndarray]]:
-    """Takes an adapter off one layer, and hands back what `attach` needs to put it on again; `exchange` has to follow."""
+    """Takes an adapter off one layer and hands back what `attach` needs to put it on; `exchange` has to follow."""
     factors = adapters_of(layer).pop(name)
     if not adapters_of(layer):
         layer.__dict__.pop(_ADAPTERS)
@@ -477,7 +486,7 @@ def set_what_trains(layer: keras.Layer, variables: Sequence[keras.Variable]) -> 
 
 
 def remember_what_trains(layer: keras.Layer, variables: Sequence[keras.Variable]) -> None:
-    """`set_what_trains`, and every adapted layer at and below `layer` goes back to it when its flag is set to `True`."""
+    """`set_what_trains`; and every adapted layer at and below `layer` goes back to it when its flag is set `True`."""
     set_what_trains(layer, variables)
     wanted = {id(variable) for variable in variables}
     for each in [layer, *state.sublayers(layer)]:
@@ -499,8 +508,8 @@ def change(kernel: Any, factors: Factors) -> Any:
 def dora_growth(kernel: Any, factors: Factors) -> Any:
     """DoRA's m / ‖W + s A B‖ - 1 for each column (Liu et al. 2024, arXiv:2402.09353), without making A B.
 
-    ‖W + s A B‖² is ‖W‖² + 2 s · (Wᵀ A) B + s² · Bᵀ (Aᵀ A) B, column by column. The norm takes no gradient, as in section
-    4.3 there. What is learnt is m - ‖W‖, so that at the start the growth is 0 to the last bit.
+    ‖W + s A B‖² is ‖W‖² + 2 s · (Wᵀ A) B + s² · Bᵀ (Aᵀ A) B, column by column. The norm takes no gradient, as in
+    section 4.3 there. What is learnt is m - ‖W‖, so that at the start the growth is 0 to the last bit.
     """
     weight = ops.cast(factors.matrix.flat(kernel), "float32")
     a, b = (ops.cast(factor, "float32") for factor in factors.matrix.flat_factors(factors.a, factors.b))

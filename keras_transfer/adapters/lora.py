@@ -23,9 +23,9 @@ _CHOICES = {
 class LoRA:
     """Low-rank adapters: beside a frozen matrix W, two thin ones that are learnt, `W + scale · A · B`.
 
-    Hu et al. 2021, arXiv:2106.09685. At rank r they are r · (in + out) numbers for a matrix of in · out. B starts at zero,
-    so the model starts as it was; A is drawn as PEFT draws it, uniformly within ±1/sqrt(in) (of an embedding it is A that
-    starts at zero, and B that is drawn from a normal distribution).
+    Hu et al. 2021, arXiv:2106.09685. At rank r they are r · (in + out) numbers for a matrix of in · out. B starts at
+    zero, so the model starts as it was; A is drawn as PEFT draws it, uniformly within ±1/sqrt(in) (of an embedding it
+    is A that starts at zero, and B that is drawn from a normal distribution).
 
     Not for: a task far from what the body has seen, with data enough for full fine-tuning; or a model so small that its
     head is most of it.
@@ -36,17 +36,18 @@ class LoRA:
             halves the scale.
         targets: which layers. `"attention"`: the projections to queries and values of every attention layer, or the one
             that makes queries, keys and values together (the choice of the paper, and PEFT's for BERT and Llama).
-            `"all-linear"`: every Dense and EinsumDense of the body, as in QLoRA (arXiv:2305.14314); the head is left out.
-            Or a pattern over layer paths, or several, with `*`, `?` and `[…]` as in a shell, matched from the right and
+            `"all-linear"`: every Dense and EinsumDense of the body, as in QLoRA (arXiv:2305.14314); the head is left
+            out. Or a pattern over layer paths, or several, with `*`, `?` and `[…]` as in a shell, matched from the
+            right and
             in whole names: `"query"`, `"transformer_layer_1?/*/value"`, `"*conv"`. Or layers.
         dropout: the share of the adapter's input that is dropped in training.
-        scaling: `"lora"`, or `"rslora"` to divide alpha by sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732), which keeps
-            high ranks learning.
+        scaling: `"lora"`, or `"rslora"` to divide alpha by sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732), which
+            keeps high ranks learning.
         biases: which biases train as well: `"none"`, those of the `"adapted"` layers, or `"all"` (offsets of
             normalisation layers too, batch normalisation's not: its statistics would move with them).
         factors: `"paper"`, or `"keras"` for the shapes of Keras' own `enable_lora`: other, on EinsumDense.
-        dora: learn a length for each column beside the direction (Liu et al. 2024, arXiv:2402.09353). About a third more
-            time in training; helps most at ranks of 4 and below.
+        dora: learn a length for each column beside the direction (Liu et al. 2024, arXiv:2402.09353). About a third
+            more time in training; helps most at ranks of 4 and below.
         ranks: other ranks for some of the targets, by pattern: `{"value": 4}`.
         blocks: only within these blocks: `"top:4"`, a block's name, or several.
 
@@ -106,7 +107,7 @@ class LoRA:
         if self.dora and self.factors == "keras":
             raise ValueError(
                 explain(
-                    "DoRA learns the length of a matrix' columns, and Keras' factors of an EinsumDense are not a matrix'.",
+                    "DoRA learns the lengths of a matrix' columns; Keras' factors of an EinsumDense are not a matrix'.",
                     given='dora=True, factors="keras"',
                     to_mend='factors="paper"',
                 )
@@ -148,8 +149,14 @@ class LoRA:
 
     def __str__(self):
         targets = self.targets if isinstance(self.targets, str) else ", ".join(map(_spoken, self.targets))
-        words = [f"{'DoRA' if self.dora else 'LoRA'} rank {self.rank}", f"alpha {self.alpha_or_default:g}", f"on {targets}"]
-        words += [f"in {self.blocks if isinstance(self.blocks, str) else ', '.join(self.blocks)}"] if self.blocks else []
+        words = [
+            f"{'DoRA' if self.dora else 'LoRA'} rank {self.rank}",
+            f"alpha {self.alpha_or_default:g}",
+            f"on {targets}",
+        ]
+        words += (
+            [f"in {self.blocks if isinstance(self.blocks, str) else ', '.join(self.blocks)}"] if self.blocks else []
+        )
         words += [f"{pattern} at rank {rank}" for pattern, rank in self.ranks.items()]
         words += [f"dropout {self.dropout:g}"] if self.dropout else []
         words += ["rsLoRA scaling"] if self.scaling == "rslora" else []
@@ -167,7 +174,9 @@ def _is_number(value: object) -> bool:
 
 
 def _check_rank(argument: str, rank: object) -> None:
-    _check(argument, rank, isinstance(rank, int) and not isinstance(rank, bool) and rank >= 1, "an integer of at least 1")
+    _check(
+        argument, rank, isinstance(rank, int) and not isinstance(rank, bool) and rank >= 1, "an integer of at least 1"
+    )
 
 
 def _check(argument: str, given: object, fine: bool, expected: str) -> None:

@@ -1,8 +1,8 @@
 """The matrix that a layer multiplies by, whatever its kernel's shape: how to lay two thin factors beside it.
 
-LoRA (Hu et al. 2021, arXiv:2106.09685) speaks of a matrix W of shape (in, out) and an update s · A · B with A (in, r) and
-B (r, out). Here is how the kernel of each kind of layer is that W, so that the counts and shapes are those of the paper and
-of PEFT; and how (x A) B is computed without ever making A B.
+LoRA (Hu et al. 2021, arXiv:2106.09685) speaks of a matrix W of shape (in, out) and an update s · A · B with A (in, r)
+and B (r, out). Here is how the kernel of each kind of layer is that W, so that the counts and shapes are those of the
+paper and of PEFT; and how (x A) B is computed without ever making A B.
 """
 
 import abc
@@ -80,7 +80,8 @@ class DenseMatrix(Matrix):
 class EinsumMatrix(Matrix):
     """`keras.layers.EinsumDense`: the axes that are summed over are the rows, the others the columns.
 
-    Both in the order in which the kernel has them: an attention kernel (d, heads, head_dim) is the (d, heads · head_dim)
+    Both in the order in which the kernel has them: an attention kernel (d, heads, head_dim) is the (d, heads ·
+        head_dim)
     matrix that the paper, PEFT and Hugging Face's models mean.
     """
 
@@ -118,7 +119,7 @@ class EinsumMatrix(Matrix):
         if found != self._columns or "..." in self._written[1:]:
             raise ValueError(
                 explain(
-                    "DoRA scales the outputs of a layer, and this one writes them in another order than its kernel has.",
+                    "DoRA scales the outputs of a layer; this one writes them in another order than its kernel has.",
                     given=f"the equation {self._read},{self._labels}->{self._written}",
                     to_mend="use dora=False, or leave the layer out of `targets`",
                 )
@@ -164,7 +165,8 @@ class EinsumLastAxis(EinsumMatrix):
 class EmbeddingMatrix(Matrix):
     """`keras.layers.Embedding`: the table is the matrix, and looking up a row is a product with it.
 
-    Where the table is also used backwards, to give logits (tied weights), the adapter counts there too: it is one matrix.
+    Where the table is also used backwards, to give logits (tied weights), the adapter counts there too: it is one
+    matrix.
     """
 
     def __init__(self, layer: keras.layers.Embedding) -> None:
@@ -185,7 +187,8 @@ class EmbeddingMatrix(Matrix):
 class ConvMatrix(Matrix):
     """`keras.layers.Conv1D`, `Conv2D`, `Conv3D`: the rows are places times input channels, the columns the filters.
 
-    A is a convolution with r filters of the same size, B one of size 1, as PEFT has it. With groups, all groups share A.
+    A is a convolution with r filters of the same size, B one of size 1, as PEFT has it. With groups, all groups share
+    A.
     """
 
     def __init__(self, layer: keras.Layer) -> None:
@@ -216,7 +219,12 @@ class ConvMatrix(Matrix):
     def _convolve(self, inputs, kernel):
         """The layer's own convolution, with another kernel and nothing after it."""
         plain = keras_internals.view(
-            self._layer, type(self._layer)._stock, _kernel=kernel, use_bias=False, activation=None, filters=kernel.shape[-1]
+            self._layer,
+            type(self._layer)._stock,
+            _kernel=kernel,
+            use_bias=False,
+            activation=None,
+            filters=kernel.shape[-1],
         )
         return plain.call(inputs)
 

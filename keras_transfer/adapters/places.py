@@ -1,8 +1,8 @@
 """Where a layer is in a model: a path that people can read, and that another process finds again.
 
-Keras' own `layer.path` repeats itself in some models and changes from one instance to the next in others, wherever a layer
-got no name and Keras counted one up. Here a layer without a name of its own is called by the attribute that holds it.
-What still repeats is told apart by a number behind `#`.
+Keras' own `layer.path` repeats itself in some models and changes from one instance to the next in others, wherever a
+layer got no name and Keras counted one up. Here a layer without a name of its own is called by the attribute that
+holds it. What still repeats is told apart by a number behind `#`.
 """
 
 import dataclasses
@@ -85,14 +85,15 @@ def is_made_up(layer: keras.Layer) -> bool:
 def _attributes(owner: keras.Layer) -> dict[int, str]:
     """The names by which a layer holds those below it: attributes, and places in lists and dicts."""
     found: dict[int, str] = {}
-    for name, value in vars(owner).items():
+    for name, value in sorted(vars(owner).items(), key=lambda item: item[0].startswith("_")):  # public ones first
+        if name.startswith("_self_") or name in ("_layers", "_nested_layers", "_operations", "_tracked"):
+            continue  # bookkeeping of Keras and TensorFlow
         entries = {name: value}
         if isinstance(value, list | tuple):
             entries = {f"{name}.{number}": entry for number, entry in enumerate(value)}
         elif isinstance(value, dict):
             entries = {f"{name}.{key}": entry for key, entry in value.items()}
-        if name not in ("_layers", "_nested_layers", "_operations"):
-            for key, entry in entries.items():
-                if isinstance(entry, keras.Layer):
-                    found.setdefault(id(entry), key.lstrip("_"))
+        for key, entry in entries.items():
+            if isinstance(entry, keras.Layer):
+                found.setdefault(id(entry), key.lstrip("_"))
     return found

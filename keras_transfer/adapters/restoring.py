@@ -1,7 +1,7 @@
 """An adapted layer as a configuration, and back: what stands in a `.keras` file.
 
-The configuration is the stock layer's own, whole, and beside it which adapters are where. So a file says of itself what it
-needs: it opens where keras_transfer is imported, and after `merge_adapter` there is nothing left of it to need.
+The configuration is the stock layer's own, whole, and beside it which adapters are where. So a file says of itself
+what it needs: it opens where keras_transfer is imported, and after `merge_adapter` there is nothing left of it to need.
 """
 
 import contextlib
@@ -88,7 +88,7 @@ def restored(config: dict[str, Any]) -> keras.Layer:
             explain(
                 f"{layer.name!r} cannot be opened with its adapters: Keras does not build it when it reads it.",
                 given=type(layer).__name__,
-                to_mend="give it `get_build_config` and `build_from_config`; or build the model in code, call `add_lora` as "
+                to_mend="give it `get_build_config` and `build_from_config`; or build the model in code, `add_lora` as "
                 "before, and read weights with `load_weights` or the adapter with `load_adapter`",
             )
         )

@@ -60,7 +60,9 @@ class AdapterTable(Sequence):
 
     def __str__(self) -> str:
         cells = [("adapted layer", "kind", "kernel", "rank", "parameters")]
-        cells += [(row.path, row.kind, _shape(row.kernel_shape), str(row.rank), f"{row.parameters:,}") for row in self.rows]
+        cells += [
+            (row.path, row.kind, _shape(row.kernel_shape), str(row.rank), f"{row.parameters:,}") for row in self.rows
+        ]
         total = f"{len(self.rows)} layer" + "s" * (len(self.rows) != 1)
         cells.append((total, "", "", "", f"{self.parameters:,}"))
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -16,7 +16,8 @@ from keras_transfer.adapters.matrices import is_many_matrices, kind_of, unsuitab
 from keras_transfer.adapters.places import Place, places
 from keras_transfer.errors import explain, nearest
 
-# Words in the name of a projection that say nothing of which one it is: q_proj, query_dense, attention_qkv, in_proj_qkv.
+# Words in the name of a projection that say nothing of which one it is: q_proj, query_dense, attention_qkv,
+# in_proj_qkv.
 _FILLING = {"proj", "projection", "projector", "dense", "layer", "linear", "attention", "attn", "in", "self", "c", "w"}
 _ROLES = {
     "q": "query", "query": "query", "k": "key", "key": "key", "v": "value", "value": "value", "receptance": "query",
@@ -47,7 +48,8 @@ def targets(model: keras.Model, spec: LoRA, *, head: Sequence[keras.Layer] = ())
         head: layers that are no part of the body, so that `"all-linear"` and `"attention"` leave them out.
 
     Raises:
-        ValueError: where a pattern matches nothing, or only layers that can carry no adapter; where a rule finds nothing.
+        ValueError: where a pattern matches nothing, or only layers that can carry no adapter; where a rule finds
+            nothing.
 
     Example:
 
@@ -76,9 +78,9 @@ def targets(model: keras.Model, spec: LoRA, *, head: Sequence[keras.Layer] = ())
 def attention(every: Sequence[Place]) -> list[Place]:
     """The projections to queries and to values, and those that make queries, keys and values at once.
 
-    A layer projects when its name, or that of the attribute that holds it, says so once words like `proj` or `dense` are
-    left out; a wrapper around a single linear layer lends it its name. Names alone are not enough: a query needs a key or
-    a value beside it, in the same layer, to belong to attention.
+    A layer projects when its name, or that of the attribute that holds it, says so once words like `proj` or `dense`
+    are left out; a wrapper around a single linear layer lends it its name. Names alone are not enough: a query needs a
+    key or a value beside it, in the same layer, to belong to attention.
     """
     roles: dict[int, list[tuple[str, Place]]] = {}
     for place in every:
@@ -102,16 +104,15 @@ def linear(every: Sequence[Place]) -> list[Place]:
     return [
         place
         for place in every
-        if kind_of(place.layer) in (keras.layers.Dense, keras.layers.EinsumDense)
-        and not is_many_matrices(place.layer)
+        if kind_of(place.layer) in (keras.layers.Dense, keras.layers.EinsumDense) and not is_many_matrices(place.layer)
     ]
 
 
 def head_layers(model: keras.Model, every: Sequence[Place], head: Sequence[keras.Layer] = ()) -> set[int]:
     """The ids of the layers that are no part of the body, all below them included.
 
-    Those in `head`; those outside the `backbone` of a KerasHub task; what `blocks` calls the head; and what is called by
-    a name of Keras' and KerasHub's heads (`logits`, `predictions`, …).
+    Those in `head`; those outside the `backbone` of a KerasHub task; what `blocks` calls the head; and what is called
+    by a name of Keras' and KerasHub's heads (`logits`, `predictions`, …).
     """
     tops = {id(layer) for layer in head}
     body = getattr(model, "backbone", None)
@@ -154,7 +155,9 @@ def matching(every: Sequence[Place], pattern: str, argument: str) -> list[Place]
         explain(
             f"`{argument}` matches no layer.",
             given=repr(pattern),
-            nearest=None if found is None else repr(found) + (f", as in {known[found]}" if known[found] != found else ""),
+            nearest=None
+            if found is None
+            else repr(found) + (f", as in {known[found]}" if known[found] != found else ""),
             expected="a pattern over layer paths, matched from the right in whole names, '*' for any",
             its_layers=_some([place for place in every if kind_of(place.layer)]),
         )
@@ -226,7 +229,8 @@ def _check_found(chosen: Sequence[Place], within: Sequence[Place], spec: LoRA, m
                 f"{model.name} has {what}" + (f" in its blocks {spec.blocks!r}." if spec.blocks else "."),
                 given=f"targets={spec.targets!r}",
                 its_layers=_some(able) if able else "none that could carry an adapter",
-                to_mend="name layers by patterns: targets=" + (repr(able[0].name) if able else '"…"'),
+                to_mend=('targets="all-linear", or ' if spec.targets == "attention" else "")
+                + "patterns over layer paths",
             )
         )
 
@@ -237,7 +241,9 @@ def _given_layers(every: Sequence[Place], layers: Sequence[keras.Layer], model: 
         reason = unsuitable(layer) if id(layer) in known else f"it is not part of {model.name}"
         if reason:
             raise ValueError(
-                explain("`targets` holds a layer that can carry no adapter here.", given=repr(layer.name), because=reason)
+                explain(
+                    "`targets` holds a layer that can carry no adapter here.", given=repr(layer.name), because=reason
+                )
             )
     wanted = {id(layer) for layer in layers}
     return [place for place in every if id(place.layer) in wanted]

@@ -27,7 +27,8 @@ def check(preprocessing: str | keras.Layer, body: keras.Model | None = None) -> 
 
     Raises:
         ValueError: where the name is unknown; where a `Normalization` was never adapted; where `body` begins with
-            layers that scale its input and `preprocessing` would scale it too.
+            layers that scale its input and `preprocessing` would scale it too (a layer that only crops or resizes may
+            stand before them).
 
     Example:
 
@@ -57,10 +58,8 @@ def check(preprocessing: str | keras.Layer, body: keras.Model | None = None) -> 
                     to_mend="call layer.adapt(pictures), or build it with mean=…, variance=…",
                 )
             )
-    if body is None or preprocessing == "identity":
-        return
-    scaling = scaling_operations(body)
-    if scaling:
+    scaling = [] if body is None else scaling_operations(body)
+    if scaling and _would_scale(preprocessing, body):
         raise ValueError(
             explain(
                 f"{body.name} would be preprocessed twice: it begins with operations that scale its input.",
@@ -188,6 +187,14 @@ def _scales(step: graph.Step) -> bool:
     arithmetic = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide")
     is_layer = isinstance(step.operation, keras.Layer)
     return not is_layer and type(step.operation).__name__ in arithmetic and len(step.inputs) == 1
+
+
+def _would_scale(preprocessing: str | keras.Layer, body: keras.Model) -> bool:
+    """Whether preprocessing changes values: a layer that crops, resizes or flips leaves white white."""
+    if isinstance(preprocessing, str):
+        return preprocessing != "identity"
+    white = np.full([1] + [side or 32 for side in body.input_shape[1:]], 255.0, "float32")
+    return not np.allclose(keras.ops.convert_to_numpy(preprocessing(white)), 255.0, atol=0.5)
 
 
 def _parts(layer: object) -> list[keras.Layer]:

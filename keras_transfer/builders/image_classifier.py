@@ -69,7 +69,9 @@ def image_classifier(
     features = body(conventions.apply(convention, pixels))
     features = keras.layers.Dropout(dropout, name="head_dropout")(_pool(features))
     # In float32 like the loss: the head is small, and half precision would round the differences that it learns from.
-    scores = keras.layers.Dense(len(names), dtype="float32", name="head")(features)
+    # From zero, as in big transfer (Kolesnikov et al. 2020, arXiv:1912.11370): a random head over a thousand features
+    # starts with logits that are all noise, and a short first stage would spend itself on forgetting them.
+    scores = keras.layers.Dense(len(names), kernel_initializer="zeros", dtype="float32", name="head")(features)
     logits = keras.layers.Activation("linear", dtype=card.policy({"classes": names}), name="logits")(scores)
     model = keras.Model(pixels, logits, name=f"{body.name}_classifier")
     compile_as_classifier(model)

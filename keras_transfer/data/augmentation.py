@@ -22,6 +22,12 @@ class Augmentation:
         contrast: distances from the picture's mean are multiplied by 1 ± up to this.
         saturation: distances from grey are multiplied by 1 ± up to this.
         erase: the chance that a rectangle of 2 to 20 % of the area is painted in the picture's mean colour.
+
+    Example:
+
+    >>> light = AUGMENTATIONS["light"]
+    >>> light.crop_area, dataclasses.replace(light, flip=False).flip
+    ((0.7, 1.0), False)
     """
 
     flip: bool = False

@@ -4,8 +4,13 @@ Every position of a run is computed, not remembered: which example step s needs,
 of (seed, epoch, example), so a run goes on at any step with the very same batches, decoding nothing that it skips.
 """
 
+import atexit
 import functools
-from collections.abc import Callable
+import math
+import threading
+import time
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -21,9 +26,59 @@ from keras_transfer.data.splits import order
 
 Dataset = tf.data.Dataset
 
-if keras.config.backend() != "tensorflow":
-    # TensorFlow only feeds the other backends; it would take all of the GPU's memory from them.
-    tf.config.set_visible_devices([], "GPU")
+
+def _leave_the_gpu_to_the_backend() -> None:
+    """TensorFlow only feeds the other backends; where it sees a GPU it takes all of its memory from them."""
+    if keras.config.backend() == "tensorflow" or not tf.config.get_visible_devices("GPU"):
+        return
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError as error:
+        warnings.warn(f"TensorFlow was used before, and keeps its hold on the GPU: {error}", stacklevel=2)
+
+
+_leave_the_gpu_to_the_backend()
+
+
+class _Calls:
+    """Calls of Python from tf.data's threads, and their end.
+
+    A thread that asks for Python while the interpreter shuts down never gets it, and an iterator that is deleted then
+    waits for that thread for ever. So before the end all calls return at once, until the buffers are full and no more
+    come.
+    """
+
+    def __init__(self) -> None:
+        self.ending = False
+        self._lock = threading.Lock()
+        self._running = 0
+        self._last = -math.inf
+
+    def map(self, function: Callable, arguments: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
+        """What a Python function makes of tensors, in a dataset's graph; it must be a function of them alone."""
+
+        def counted(*values: np.ndarray) -> np.ndarray:
+            with self._lock:
+                self._running += 1
+            try:
+                return function(*values)
+            finally:
+                with self._lock:
+                    self._running -= 1
+                    self._last = time.monotonic()
+
+        return tf.numpy_function(counted, arguments, dtype, stateful=False)
+
+    def end(self, quiet: float = 0.5, patience: float = 30.0) -> None:
+        """Returns when no call has run for `quiet` seconds, or after `patience` seconds."""
+        self.ending = True
+        give_up = time.monotonic() + patience
+        while (self._running or time.monotonic() - self._last < quiet) and time.monotonic() < give_up:
+            time.sleep(0.02)
+
+
+_calls = _Calls()
+atexit.register(_calls.end)
 
 
 def training_batches(
@@ -64,16 +119,16 @@ def training_batches(
         return whole[first_in_epoch * batch_size :] if epoch == first_epoch else whole
 
     def numbers_of(epoch: tf.Tensor) -> Dataset:
-        numbers = tf.ensure_shape(tf.numpy_function(padded_order, [epoch], tf.int64, stateful=False), [None])
+        numbers = tf.ensure_shape(_calls.map(padded_order, [epoch], tf.int64), [None])
         return Dataset.from_tensor_slices(numbers).map(lambda number: (epoch, number))
 
     def load(epoch: np.ndarray, number: np.ndarray) -> np.ndarray:
-        if number < 0:
+        if number < 0 or _calls.ending:
             return np.zeros((*size, 3), np.float32)
         return augmented(settings, examples.picture(int(number), at_least=size), size, (seed, int(epoch), int(number)))
 
     def example(epoch: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        picture = tf.ensure_shape(tf.numpy_function(load, [epoch, number], tf.float32, stateful=False), (*size, 3))
+        picture = tf.ensure_shape(_calls.map(load, [epoch, number], tf.float32), (*size, 3))
         if augment is not settings:
             key = functools.reduce(
                 tf.random.experimental.stateless_fold_in, (epoch, number), tf.constant([seed, 0], tf.int64)
@@ -135,10 +190,12 @@ def picture_batches(pictures: Any, *, image_size: tuple[int, int], batch_size: i
 
 def _pictures(examples: Examples, size: tuple[int, int]) -> Dataset:
     def load(number: np.ndarray) -> np.ndarray:
+        if _calls.ending:
+            return np.zeros((*size, 3), np.float32)
         return resize(examples.picture(int(number), at_least=size), size)
 
     def picture(number: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(tf.numpy_function(load, [number], tf.float32, stateful=False), (*size, 3))
+        return tf.ensure_shape(_calls.map(load, [number], tf.float32), (*size, 3))
 
     return Dataset.range(len(examples)).map(picture, num_parallel_calls=processors())
 

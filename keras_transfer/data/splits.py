@@ -40,6 +40,13 @@ class Split:
         labels: class numbers, int64 of shape (examples,).
         classes: the names that they number.
         digests: SHA-256 of the content of each example.
+
+    Example:
+
+    >>> from keras_transfer.data import digits
+    >>> train = digits([3, 8], per_class=10, batch_size=4).train
+    >>> len(train), train.counts, train.labels[:4].tolist()
+    (16, {'3': 8, '8': 8}, [0, 0, 0, 1])
     """
 
     def __init__(self, name: str, examples: Examples, classes: Sequence[str], digests: Sequence[bytes]) -> None:

@@ -1,30 +1,25 @@
-"""What a run reached and what it cost, in numbers: accuracy, F1, per class, confusion; seconds, memory, parameters."""
+"""How well a model classifies one split, in numbers: accuracy, F1, per class, what is taken for what."""
 
-import collections
 import dataclasses
 import json
 import math
 import statistics
 import textwrap
-import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from keras_transfer import errors
+from keras_transfer.evaluation.checks import check_classes, check_predictions, check_split
+from keras_transfer.evaluation.cost import Cost, StageCost
+from keras_transfer.evaluation.formatting import LINE_WIDTH, cut, percent, score_text, shortened, table
 
-SPLITS = ("train", "validation", "test")
-
-LINE_WIDTH = 100
 CLASSES_SHOWN_IN_FULL = 40
 WEAKEST_SHOWN = 20
 FORMAT = "keras_transfer.report"
 FORMAT_VERSION = 1
-
-# Rows of a float16 or bfloat16 softmax miss 1 by up to about a hundredth.
-ROW_SUM_TOLERANCE = 0.02
 
 SPLIT_WORDS = {
     "train": "This is the training split: it says how well its own examples were learnt, nothing about new ones.",
@@ -32,87 +27,7 @@ SPLIT_WORDS = {
         "There was no test split, so this is measured on the validation split. If that also chose the best epoch or "
         "the settings, expect somewhat less on new examples."
     ),
-    "test": None,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class StageCost:
-    """What one stage of a plan took.
-
-    Attributes:
-        name: the stage's name.
-        epochs: epochs that were run.
-        seconds: wall-clock time of the stage.
-        images_per_second: training examples seen, divided by the time that training them took.
-        trainable_parameters: how many numbers the stage could change.
-        steps: updates of the weights.
-
-    Raises:
-        ValueError: if a number is negative or not finite.
-
-    Example:
-
-    >>> StageCost("head", epochs=3, seconds=12.5, images_per_second=96, trainable_parameters=6405, steps=39).seconds
-    12.5
-    """
-
-    name: str
-    epochs: int
-    seconds: float
-    images_per_second: float
-    trainable_parameters: int
-    steps: int
-
-    def __post_init__(self):
-        _measure(self, "seconds", "images_per_second", kind=float)
-        _measure(self, "epochs", "trainable_parameters", "steps", kind=int)
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """What a whole run took.
-
-    Attributes:
-        stages: one `StageCost` per stage, in the order in which they ran.
-        total_seconds: wall-clock time of the run, with what lies between and around the stages.
-        peak_memory_bytes: the most memory in use at once, or `None` where it was not measured.
-
-    Raises:
-        ValueError: if a number is negative or not finite.
-
-    Example:
-
-    >>> Cost(stages=[], total_seconds=2, peak_memory_bytes=None)
-    Cost(stages=(), total_seconds=2.0, peak_memory_bytes=None)
-    """
-
-    stages: Sequence[StageCost]
-    total_seconds: float
-    peak_memory_bytes: int | None
-
-    def __post_init__(self):
-        object.__setattr__(self, "stages", tuple(self.stages))
-        _measure(self, "total_seconds", kind=float)
-        if self.peak_memory_bytes is not None:
-            _measure(self, "peak_memory_bytes", kind=int)
-
-    def __str__(self) -> str:
-        rows = [
-            (
-                stage.name,
-                f"{stage.epochs:,}",
-                f"{stage.steps:,}",
-                f"{stage.seconds:,.1f}",
-                f"{stage.images_per_second:,.1f}",
-                f"{stage.trainable_parameters:,}",
-            )
-            for stage in self.stages
-        ]
-        heads = ("stage", "epochs", "steps", "seconds", "images/s", "trainable parameters")
-        memory = "not measured" if self.peak_memory_bytes is None else _bytes(self.peak_memory_bytes)
-        total = f"in all {duration(self.total_seconds)}, peak memory {memory}"
-        return "\n".join([*_table([heads, *rows]), total] if rows else [total])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,8 +92,8 @@ class Report:
         confusion = np.array(self.confusion, np.int64)
         confusion.setflags(write=False)
         object.__setattr__(self, "confusion", confusion)
-        _check_split(self.split)
-        _check_classes(self.classes)
+        check_split(self.split)
+        check_classes(self.classes)
         count = len(self.classes)
         if confusion.shape != (count, count) or confusion.min() < 0 or confusion.sum() == 0:
             raise ValueError(
@@ -201,8 +116,8 @@ class Report:
             raise ValueError(
                 errors.explain(
                     "`per_class` is not of the classes, or not with the supports, that `confusion` gives.",
-                    given=_shortened(given),
-                    expected=_shortened(supports),
+                    given=shortened(given),
+                    expected=shortened(supports),
                 )
             )
 
@@ -309,15 +224,10 @@ class Report:
                 for name, score in parts["per_class"].items()
             }
             cost = parts["cost"]
-            return cls(
-                split=parts["split"],
-                classes=parts["classes"],
-                accuracy=parts["accuracy"],
-                macro_f1=parts["macro_f1"],
-                per_class=scores,
-                confusion=parts["confusion"],
-                cost=cost and Cost(**{**cost, "stages": [StageCost(**stage) for stage in cost["stages"]]}),
-            )
+            if cost is not None:
+                cost = Cost(**{**cost, "stages": [StageCost(**stage) for stage in cost["stages"]]})
+            others = {name: parts[name] for name in ("split", "classes", "accuracy", "macro_f1", "confusion")}
+            return cls(per_class=scores, cost=cost, **others)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 errors.explain(
@@ -342,7 +252,7 @@ class Report:
 
     def _remarks(self) -> list[str]:
         """What a reader must know to read the figures rightly, one sentence or two each."""
-        remarks = [SPLIT_WORDS[self.split]] if SPLIT_WORDS[self.split] else []
+        remarks = [SPLIT_WORDS[self.split]] if self.split in SPLIT_WORDS else []
         absent = sum(score.support == 0 for score in self.per_class.values())
         if absent:
             remarks.append(
@@ -368,27 +278,19 @@ class Report:
                     f"median {statistics.median(others):.3f}; all are in `per_class`."
                 )
         mistaken = self._most_often_taken_for()
-        scores = {name: self.per_class[name] for name in names}
-        rows = [
-            (
-                name,
-                _score(score.precision),
-                _score(score.recall),
-                _score(score.f1),
-                f"{score.support:,}",
-                mistaken[name],
-            )
-            for name, score in scores.items()
-        ]
-        heads = (heading, "precision", "recall", "F1", "examples", "most often taken for")
-        return "\n".join(_table([heads, *rows], words=(0, 5))) + remainder
+        rows = [(heading, "precision", "recall", "F1", "examples", "most often taken for")]
+        for name in names:
+            score = self.per_class[name]
+            figures = map(score_text, (score.precision, score.recall, score.f1))
+            rows.append((name, *figures, f"{score.support:,}", mistaken[name]))
+        return "\n".join(table(rows, words=(0, 5))) + remainder
 
     def _most_often_taken_for(self) -> dict[str, str]:
         mistaken = dict.fromkeys(self.classes, "")
         # From the rarest to the most frequent, so that of each class the most frequent one stays.
         for true, said, count in reversed(self.mistakes()):
             times = f" ({count:,})"
-            mistaken[true] = _fit(said, min(_columns(said), 26 - len(times))) + times
+            mistaken[true] = cut(said, 26 - len(times)) + times
         for name, score in self.per_class.items():
             if score.support == 0:
                 mistaken[name] = f"no {self.split} examples"
@@ -448,213 +350,3 @@ def report(
         confusion=metrics.confusion_matrix(labels, predicted, labels=every_class),
         cost=cost,
     )
-
-
-def check_predictions(
-    labels: npt.ArrayLike, probabilities: npt.ArrayLike, classes: Iterable[str]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], tuple[str, ...]]:
-    """The three as arrays and a tuple, or an error that says which of them does not fit the others, and where.
-
-    Args:
-        labels: integers of shape (n,).
-        probabilities: shape (n, classes).
-        classes: the class names.
-
-    Returns:
-        labels as int64, probabilities as float64, class names as a tuple.
-
-    Raises:
-        ValueError: as `report` does.
-
-    Example:
-
-    >>> labels, probabilities, classes = check_predictions([1], [[0.25, 0.75]], ["ants", "bees"])
-    >>> labels.shape, probabilities.shape, classes
-    ((1,), (1, 2), ('ants', 'bees'))
-    """
-    if isinstance(classes, str):
-        raise ValueError(errors.explain("`classes` is one string.", given=classes, expected="a list of class names"))
-    classes = tuple(classes)
-    _check_classes(classes)
-    labels = np.asarray(labels)
-    probabilities = np.asarray(probabilities)
-    if labels.ndim != 1 or len(labels) == 0 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            errors.explain(
-                "`labels` must be a row of class numbers.",
-                given=f"shape {labels.shape}, {labels.dtype}",
-                expected="shape (n,) with n of at least 1, integers",
-                to_mend="from one-hot rows: labels.argmax(axis=1)" if labels.ndim == 2 else None,
-            )
-        )
-    outside = np.flatnonzero((labels < 0) | (labels >= len(classes)))
-    if outside.size:
-        raise ValueError(
-            errors.explain(
-                "`labels` holds numbers that no class has.",
-                given=f"{labels[outside[0]]} at position {outside[0]}; {outside.size:,} of {len(labels):,} are outside",
-                expected=f"0 to {len(classes) - 1}, for {len(classes)} classes",
-            )
-        )
-    if probabilities.shape != (len(labels), len(classes)):
-        raise ValueError(
-            errors.explain(
-                "`probabilities` does not fit the labels and classes.",
-                given=f"shape {probabilities.shape}",
-                expected=f"shape {(len(labels), len(classes))}: {len(labels):,} labels, {len(classes)} classes",
-            )
-        )
-    probabilities = probabilities.astype(np.float64)
-    _check_rows(probabilities)
-    return labels.astype(np.int64), probabilities, classes
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """A share for people to read. What is not quite all or nothing is never rounded to it.
-
-    Args:
-        share: 0..1.
-        digits: digits after the point.
-
-    Example:
-
-    >>> percent(0.895), percent(1), percent(0.9999), percent(0.9999, digits=0)
-    ('89.5 %', '100.0 %', '> 99.9 %', '> 99 %')
-    """
-    step = 10.0**-digits
-    if 100 - step / 2 <= 100 * share < 100:
-        return f"> {100 - step:.{digits}f} %"
-    if 0 < 100 * share <= step / 2:
-        return f"< {step:.{digits}f} %"
-    return f"{100 * share:.{digits}f} %"
-
-
-def duration(seconds: float) -> str:
-    """A time for people to read.
-
-    Args:
-        seconds: how long.
-
-    Example:
-
-    >>> duration(8.04), duration(125), duration(7380)
-    ('8.0 s', '2 min 5 s', '2 h 3 min')
-    """
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, whole_seconds = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {whole_seconds} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours:,} h {minutes} min"
-
-
-def _check_rows(probabilities: npt.NDArray[np.float64]) -> None:
-    unfinished = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
-    if unfinished.size:
-        raise ValueError(
-            errors.explain(
-                "`probabilities` holds values that are not finite, so nothing can be said about those examples.",
-                given=f"{unfinished.size:,} of {len(probabilities):,} rows with NaN or infinity, the first at position "
-                f"{unfinished[0]}",
-                expected="finite values between 0 and 1",
-                to_mend="look for a loss that became NaN, or for pictures that hold NaN themselves",
-            )
-        )
-    off = (probabilities < -ROW_SUM_TOLERANCE).any(axis=1) | (np.abs(probabilities.sum(axis=1) - 1) > ROW_SUM_TOLERANCE)
-    if off.any():
-        first = int(np.flatnonzero(off)[0])
-        shown = ", ".join(f"{value:.3g}" for value in probabilities[first, :5])
-        raise ValueError(
-            errors.explain(
-                "`probabilities` holds rows that are no probabilities.",
-                given=f"{int(off.sum()):,} of {len(off):,} rows, the first at position {first}: [{shown}"
-                f"{', …' if probabilities.shape[1] > 5 else ''}] with the sum {probabilities[first].sum():.3g}",
-                expected="rows of values between 0 and 1 that sum to 1",
-                to_mend="models give logits: `kt.predict` or `keras.ops.softmax(logits)` makes them probabilities",
-            )
-        )
-
-
-def _check_split(split: str) -> None:
-    if split not in SPLITS:
-        raise ValueError(
-            errors.explain(
-                "`split` is not the name of a split.",
-                given=repr(split),
-                expected=", ".join(map(repr, SPLITS)),
-                nearest=errors.nearest(split, SPLITS),
-            )
-        )
-
-
-def _check_classes(classes: Sequence[str]) -> None:
-    strange = [name for name in classes if not isinstance(name, str) or not name]
-    twice = [] if strange else [name for name, count in collections.Counter(classes).items() if count > 1]
-    if len(classes) < 2 or strange or twice:
-        raise ValueError(
-            errors.explain(
-                "`classes` must be the names of at least two classes, each of them once.",
-                given=_shortened(list(classes)),
-                expected="different, non-empty strings",
-                not_a_name=_shortened(strange) if strange else None,
-                more_than_once=_shortened(twice) if twice else None,
-            )
-        )
-
-
-def _measure(cost: Any, *names: str, kind: type) -> None:
-    """Turns the named fields into plain numbers (NumPy's do not go into JSON) and refuses what cannot be measured."""
-    for name in names:
-        value = getattr(cost, name)
-        if not math.isfinite(value) or value < 0:
-            raise ValueError(
-                errors.explain(
-                    f"`{name}` of a {type(cost).__name__} cannot be that.", given=value, expected="finite, 0 or more"
-                )
-            )
-        object.__setattr__(cost, name, kind(value))
-
-
-def _shortened(value: object, length: int = 200) -> str:
-    text = repr(value)
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _score(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
-
-
-def _columns(text: str) -> int:
-    """How many columns of a terminal the text takes: Chinese letters take two, combining accents none."""
-    return sum(
-        0 if unicodedata.category(letter) in ("Mn", "Me", "Cf") else 1 + (unicodedata.east_asian_width(letter) in "WF")
-        for letter in text
-    )
-
-
-def _table(rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> list[str]:
-    """The rows as aligned lines: words to the left, figures to the right, the first column cut where it must be."""
-    widths = [max(map(_columns, column)) for column in zip(*rows, strict=True)]
-    widths[0] = min(widths[0], LINE_WIDTH - sum(widths[1:]) - 2 * len(widths[1:]))
-    return [
-        "  ".join(
-            _fit(cell, width) if number in words else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def _fit(text: str, width: int) -> str:
-    """The text on exactly `width` columns: filled with blanks, or cut and ended with an ellipsis."""
-    text = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(letter) == "Cc" else letter for letter in text)
-    if _columns(text) > width:
-        while _columns(text) > width - 1:
-            text = text[:-1]
-        text += "…"
-    return text + " " * (width - _columns(text))

@@ -18,8 +18,9 @@ from keras_transfer.builders.image_classifier import compile_as_classifier
 from keras_transfer.builders.outputs import check_classes
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
+from keras_transfer.evaluation.cost import Cost, StageCost
 from keras_transfer.evaluation.prediction import predict_split
-from keras_transfer.evaluation.report import Cost, StageCost, report
+from keras_transfer.evaluation.report import report
 from keras_transfer.plans.fates import Fate, fates
 from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.training import compilation

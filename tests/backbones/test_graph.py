@@ -50,8 +50,9 @@ def _cells():
     for cell in range(3):
         adjusted = keras.layers.Dense(4, name=f"adjust_a_{cell}")(before)
         adjusted = keras.layers.Dense(4, name=f"adjust_b_{cell}")(adjusted)
-        adjusted = keras.layers.Dense(4, name=f"adjust_c_{cell}")(adjusted)
-        before, x = x, keras.layers.Add(name=f"sum_{cell}")([keras.layers.Dense(4, name=f"work_{cell}")(x), adjusted])
+        worked = keras.layers.Dense(4, name=f"work_a_{cell}")(x)
+        worked = keras.layers.Dense(4, name=f"work_b_{cell}")(worked)
+        before, x = x, keras.layers.Add(name=f"sum_{cell}")([worked, adjusted])
     return keras.Model(inputs, x)
 
 

@@ -133,6 +133,11 @@ def test_preprocessing_twice_is_found_in_a_nested_body_and_in_bare_arithmetic():
         preprocessing.check("tf", keras.Model(pixels, keras.layers.Conv2D(2, 3)(scaled)))
 
 
+@pytest.mark.parametrize("layer", [keras.layers.CenterCrop(8, 8), keras.layers.Resizing(8, 8), keras.layers.Identity()])
+def test_a_layer_that_only_crops_or_resizes_may_stand_before_scaling(layer):
+    preprocessing.check(layer, _body(keras.layers.Rescaling(1 / 255)))
+
+
 def test_scaling_above_the_first_layer_is_not_preprocessing():
     body = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.Rescaling(0.1)])
     assert preprocessing.scaling_operations(body) == []

@@ -248,3 +248,22 @@ def test_keras_trains_on_the_batches(splits):
         verbose=0,
     )
     assert np.isfinite(history.history["val_loss"]).all()
+
+
+def test_a_process_that_leaves_a_pipeline_running_ends():
+    """Without `_Calls.end` this one hangs every time: threads of tf.data wait for an interpreter that is going."""
+    code = (
+        "import time, numpy as np, keras_transfer.data as data\n"
+        "class Slow(list):\n"
+        "    def __getitem__(self, number):\n"
+        "        time.sleep(0.02)\n"
+        "        return super().__getitem__(number)\n"
+        "x = Slow(np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), np.uint8))\n"
+        "splits = data.images((x, [0, 1] * 30), image_size=8, batch_size=8)\n"
+        "batches = iter(splits.training_batches(None))\n"
+        "print(next(batches)[0].shape)\n"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240
+    ).stdout
+    assert printed.strip() == "(8, 8, 8, 3)"

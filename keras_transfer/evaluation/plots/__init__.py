@@ -1,0 +1,10 @@
+"""Pictures of a run: its learning curves, what it confuses, where it was surely wrong. The only door to matplotlib.
+
+Matplotlib takes long to import, so import this package when the first picture is drawn.
+"""
+
+from keras_transfer.evaluation.plots.contact_sheet import most_wrong
+from keras_transfer.evaluation.plots.curves import learning_curves
+from keras_transfer.evaluation.plots.matrix import confusion
+
+__all__ = ["confusion", "learning_curves", "most_wrong"]

@@ -1,0 +1,155 @@
+"""Bodies of every kind, tiny: a builder for each family, and what a batch of its inputs looks like."""
+
+import keras
+import numpy as np
+
+BATCH = 3
+LENGTH = 6
+WORDS = 20
+SIDE = 16
+
+_TEXT = {"vocabulary_size": WORDS, "num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16}
+_GROUPED = {
+    "vocabulary_size": WORDS, "num_layers": 2, "num_query_heads": 4, "num_key_value_heads": 2, "hidden_dim": 8,
+    "intermediate_dim": 16,
+}  # fmt: skip
+_VISION = {"image_shape": (SIDE, SIDE, 3), "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 8}
+
+
+def _hub():
+    import keras_hub
+
+    return keras_hub.models
+
+
+def bert():
+    return _hub().BertBackbone(max_sequence_length=LENGTH, **_TEXT)
+
+
+def distil_bert():
+    return _hub().DistilBertBackbone(max_sequence_length=LENGTH, **_TEXT)
+
+
+def roberta():
+    return _hub().RobertaBackbone(max_sequence_length=LENGTH, **_TEXT)
+
+
+def gpt2():
+    return _hub().GPT2Backbone(max_sequence_length=LENGTH, **_TEXT)
+
+
+def gpt_neo_x():
+    return _hub().GPTNeoXBackbone(max_sequence_length=LENGTH, **_TEXT)
+
+
+def esm():
+    return _hub().ESMBackbone(max_sequence_length=LENGTH, **_TEXT)
+
+
+def roformer_v2():
+    return _hub().RoformerV2Backbone(head_size=4, **_TEXT)
+
+
+def t5():
+    return _hub().T5Backbone(**_TEXT)
+
+
+def f_net():
+    return _hub().FNetBackbone(**{key: value for key, value in _TEXT.items() if key != "num_heads"})
+
+
+def gemma():
+    return _hub().GemmaBackbone(head_dim=4, **{**_GROUPED, "num_key_value_heads": 1})
+
+
+def llama():
+    return _hub().LlamaBackbone(**_GROUPED)
+
+
+def qwen3():
+    return _hub().Qwen3Backbone(head_dim=4, **_GROUPED)
+
+
+def mixtral():
+    return _hub().MixtralBackbone(num_experts=2, top_k=1, **_GROUPED)
+
+
+def smollm3():
+    return _hub().SmolLM3Backbone(
+        vocabulary_size=WORDS, hidden_dim=8, intermediate_dim=16, num_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, attention_bias=False, attention_dropout=0.0, rope_layer_enabled_list=[True, True],
+        layer_types=["full_attention"] * 2, mlp_bias=False, layer_norm_epsilon=1e-5, max_position_embeddings=LENGTH,
+        rope_theta=10000.0, partial_rotary_factor=1.0,
+    )  # fmt: skip
+
+
+def vit():
+    return _hub().ViTBackbone(mlp_dim=16, **_VISION)
+
+
+def deit():
+    return _hub().DeiTBackbone(intermediate_dim=16, **_VISION)
+
+
+def dinov2():
+    return _hub().DINOV2Backbone(intermediate_dim=16, position_embedding_shape=(SIDE, SIDE, 3), **_VISION)
+
+
+def dinov3():
+    return _hub().DINOV3Backbone(intermediate_dim=16, num_register_tokens=1, **_VISION)
+
+
+def swin():
+    return _hub().SwinTransformerBackbone(
+        image_shape=(SIDE, SIDE, 3), embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=2, patch_size=4,
+        drop_path=0.0,
+    )  # fmt: skip
+
+
+def vit_det():
+    return _hub().ViTDetBackbone(
+        hidden_size=8, num_layers=2, intermediate_dim=16, num_heads=2, global_attention_layer_indices=[1],
+        image_shape=(SIDE, SIDE, 3), patch_size=8, num_output_channels=4, window_size=2,
+    )  # fmt: skip
+
+
+def mit():
+    return _hub().MiTBackbone(
+        layerwise_depths=[1, 1], num_layers=2, layerwise_num_heads=[1, 2], layerwise_sr_ratios=[2, 1],
+        max_drop_path_rate=0.0, layerwise_patch_sizes=[7, 3], layerwise_strides=[4, 2], image_shape=(SIDE, SIDE, 3),
+        hidden_dims=[4, 8],
+    )  # fmt: skip
+
+
+def flux():
+    return _hub().FluxBackbone(
+        input_channels=8, hidden_size=24, mlp_ratio=2.0, num_heads=2, depth=1, depth_single_blocks=1, axes_dim=[4, 4, 4],
+        theta=10000, use_bias=True, image_shape=(4, 8), text_shape=(4, 8), image_ids_shape=(4, 3), text_ids_shape=(4, 3),
+        y_shape=(8,),
+    )  # fmt: skip
+
+
+def resnet():
+    return _hub().ResNetBackbone(
+        input_conv_filters=[8], input_conv_kernel_sizes=[7], stackwise_num_filters=[8, 8], stackwise_num_blocks=[1, 1],
+        stackwise_num_strides=[1, 2], block_type="basic_block", image_shape=(SIDE, SIDE, 3),
+    )  # fmt: skip
+
+
+def mobile_net():
+    return keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(32, 32, 3), alpha=0.35)
+
+
+def batch(model: keras.Model, seed: int = 0):
+    """A batch of inputs for any functional model: word numbers, masks of ones, pictures."""
+    generator = np.random.default_rng(seed)
+
+    def filled(tensor):
+        shape = (BATCH, *(LENGTH if side is None else side for side in tensor.shape[1:]))
+        if "int" not in keras.backend.standardize_dtype(tensor.dtype):
+            return generator.uniform(0, 1, shape).astype("float32")
+        if "mask" in tensor.name:
+            return np.ones(shape, "int32")
+        return generator.integers(0, 2 if "segment" in tensor.name else WORDS, shape).astype("int32")
+
+    return keras.tree.map_structure(filled, model.input)
