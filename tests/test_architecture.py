@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "keras_transfer"
 
 # The steps of the data's path: a module imports only from its own step and those before it.
-STEPS = ["errors", "state", "data", "backbones", "builders", "plans", "evaluation", "training"]
+STEPS = ["errors", "state", "data", "backbones", "builders", "adapters", "plans", "evaluation", "training"]
 
 # One door per outside library. Those that every module may use: keras and numpy.
 DOORS = {
@@ -19,6 +19,7 @@ DOORS = {
     "tensorflow_datasets": {"data/tfds.py"},
     "PIL": {"data/decoding.py"},
     "sklearn": {"data/digits.py", "evaluation/report.py"},
+    "safetensors": {"adapters/files.py", "adapters/peft.py"},
     "matplotlib": {f"evaluation/plots/{name}.py" for name in ("contact_sheet", "curves", "fonts", "matrix", "sheet")},
 }
 FREE = {"keras", "numpy", "keras_transfer"}

@@ -273,7 +273,7 @@ def _find_layers(model: keras.Model, entries: Sequence[Mapping[str, Any]]) -> li
     able = _able(model)
     by_path = {place.path: place for place in able}
     chosen = [by_path.get(entry["path"]) for entry in entries]
-    if None in chosen:
+    if any(each is None for each in chosen):
         by_position = [able[entry["position"]] if entry["position"] < len(able) else None for entry in entries]
         chosen = by_position if all(_fits(place, entry) for place, entry in zip(by_position, entries)) else chosen  # noqa: B905
     for place, entry in zip(chosen, entries, strict=True):
@@ -315,7 +315,7 @@ def _find_variables(model: keras.Model, entries: Sequence[Mapping[str, Any]]) ->
     named = list(base_identity.named_variables(model))
     by_path = dict(named)
     chosen = [by_path.get(entry["path"]) for entry in entries]
-    if None in chosen:
+    if any(each is None for each in chosen):
         positions = [entry["position"] for entry in entries]
         found = [named[position][1] if position < len(named) else None for position in positions]
         fits = [v is not None and list(v.shape) == e["shape"] for v, e in zip(found, entries, strict=True)]

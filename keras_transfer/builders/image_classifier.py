@@ -147,6 +147,7 @@ def _own_body(backbone, image_size, own_preprocessing, body_options):
                 to_mend='if it takes 0..255 as it is: preprocessing="identity"',
             )
         )
+    conventions.check(own_preprocessing, backbone)
     size = backbone.input_shape[1:3]
     wanted = (image_size, image_size) if isinstance(image_size, int) else image_size
     if wanted is not None and None not in size and tuple(wanted) != tuple(size):

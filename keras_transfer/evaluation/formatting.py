@@ -109,7 +109,7 @@ def table(rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> list[st
 
 
 def cut(text: str, width: int) -> str:
-    """The text on at most `width` columns of a terminal, ended with an ellipsis where it was longer.
+    """The text on at most `width` columns of a terminal; a longer one ends with an ellipsis and fills them.
 
     Example:
 
@@ -121,7 +121,8 @@ def cut(text: str, width: int) -> str:
         return text
     while _columns(text) > width - 1:
         text = text[:-1]
-    return text + "…"
+    # A letter that takes two columns may leave one over.
+    return text + "…" + " " * (width - 1 - _columns(text))
 
 
 def _columns(text: str) -> int:

@@ -148,6 +148,12 @@ class LayerwiseOptimizer(keras.optimizers.Optimizer):
         self.optimizer.gradient_accumulation_steps = self.gradient_accumulation_steps
         self.ratios = ratios
 
+    def ratio_of(self, variable: keras.Variable) -> float | None:
+        """The ratio of a variable that this optimizer was built for; `None` for any other, and before `build`."""
+        if not self.built or not any(variable is known for known in self._trainable_variables):
+            return None
+        return self.ratios[self._get_variable_index(variable)]
+
     def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
         """Takes one step, as every Keras optimizer does; refuses what Keras gets wrong on several replicas."""
         replicas = getattr(getattr(self, "_distribution_strategy", None), "num_replicas_in_sync", 1)

@@ -33,7 +33,7 @@ def test_every_family_builds_trains_its_head_saves_and_loads(name, tmp_path):
     body = [value.copy() for value in model.get_layer(model.name.removesuffix("_classifier")).get_weights()]
     head = model.get_layer("head").get_weights()
     model.compile(model.optimizer, model.loss, jit_compile=False)
-    model.fit(x, np.array([0, 1]), verbose=0)
+    model.fit(x, np.array([1, 1]), verbose=0)
     for before, after in zip(body, model.get_layer(model.name.removesuffix("_classifier")).get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
     assert not np.array_equal(head[0], model.get_layer("head").get_weights()[0])
@@ -78,9 +78,10 @@ def test_plain_fit_trains_on_logits():
     model = classifier(dropout=0.0)
     x = np.concatenate([np.full((8, 16, 16, 3), 20.0), np.full((8, 16, 16, 3), 220.0)]).astype("float32")
     y = np.repeat([0, 1], 8)
+    model.optimizer.learning_rate = 0.05
     history = model.fit(x, y, epochs=60, verbose=0)
     assert history.history["accuracy"][-1] == 1.0
-    assert history.history["loss"][-1] < history.history["loss"][0]
+    assert history.history["loss"][-1] < 0.3
 
 
 def test_a_body_of_ones_own_with_weights_is_used_as_it_is():
@@ -102,9 +103,9 @@ def test_real_weights_are_found_where_keras_keeps_them(shared):
     model = kt.image_classifier("MobileNetV2", ["ant", "bee"], alpha=0.35)
     bare = keras.applications.MobileNetV2(alpha=0.35, include_top=False, input_shape=(224, 224, 3))
     x = pictures(2, 224)
-    features = keras.Model(model.input, model.get_layer("MobileNetV2").output)
+    features = keras.Model(model.input, model.get_layer("pool").output)
     expected = bare(keras.applications.mobilenet_v2.preprocess_input(x.copy()))
-    np.testing.assert_allclose(features(x), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(features(x), np.mean(expected, axis=(1, 2)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -779,3 +779,15 @@ def test_two_replicas_refuse_what_keras_does_not_do_there(mirrored, name):
 
 def test_an_optimizer_made_outside_of_the_strategy_is_refused(mirrored):
     assert "make both within `strategy.scope()`" in mirrored["outside"]
+
+
+@pytest.mark.both_backends
+def test_it_tells_the_ratio_of_what_it_trains_and_of_nothing_else():
+    dense = keras.layers.Dense(2, name="dense")
+    stranger = keras.Variable(1.0)
+    dense.build((None, 3))
+    optimizer = LayerwiseOptimizer("sgd", {"dense": 0.25})
+    assert optimizer.ratio_of(dense.kernel) is None
+    optimizer.build(dense.trainable_variables)
+    assert optimizer.ratio_of(dense.kernel) == 0.25
+    assert optimizer.ratio_of(stranger) is None
