@@ -1,5 +1,6 @@
 """Adapters onto a model: `add_lora` for new ones, `adopt_lora` for those that Keras' own `enable_lora` put there."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from keras_transfer.adapters.lora import LoRA
 from keras_transfer.adapters.matrices import matrix
 from keras_transfer.adapters.places import Place, places
 from keras_transfer.adapters.table import AdapterTable, Row, kind
-from keras_transfer.adapters.targets import targets
+from keras_transfer.adapters.targets import select
 from keras_transfer.errors import explain, nearest
 
 DEFAULT = "default"
@@ -49,7 +50,7 @@ def add_lora(
         **options: the fields of `LoRA`, instead of `spec`.
 
     Returns:
-        The adapted layers, one row each.
+        The adapted layers, one row each; print it.
 
     Raises:
         ValueError: where the spec matches nothing, or a layer that can carry no adapter; where the name is taken; for a
@@ -73,7 +74,8 @@ def add_lora(
     check_name(model, name)
     _check_not_adapted_by_keras(model)
     head = _check_head(model, train)
-    chosen = targets(model, spec, head=head)
+    selection = select(model, spec, head=head)
+    chosen = selection.targets
     draws = np.random.SeedSequence(seed).spawn(len(chosen)) if seed is not None else [None] * len(chosen)
     others = [variable for layer in head for variable in _can_train(layer)]
     others += _biases(model, spec, [target.layer for target in chosen])
@@ -83,7 +85,7 @@ def add_lora(
     for target, factors, draw in zip(chosen, specs, draws, strict=True):
         layers.attach(target.layer, name, factors, initial_values(target.layer, factors, draw))
     finish(model, name, _in_order(model, others))
-    return table(model, name)
+    return dataclasses.replace(table(model, name), passed_over=selection.passed_over)
 
 
 def adopt_lora(

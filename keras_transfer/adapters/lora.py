@@ -49,7 +49,8 @@ class LoRA:
         dora: learn a length for each column beside the direction (Liu et al. 2024, arXiv:2402.09353). About a third
             more time in training; helps most at ranks of 4 and below.
         ranks: other ranks for some of the targets, by pattern: `{"value": 4}`.
-        blocks: only within these blocks: `"top:4"`, a block's name, or several.
+        blocks: only within these blocks: `"top:4"`, the upper four of those that hold a target; a block's name; or
+            several.
 
     Raises:
         ValueError: where an argument is out of range, or names nothing that exists.

@@ -248,7 +248,7 @@ _KINDS = {
 _CARRY_ADAPTERS_THEMSELVES = (None, "int8", "int4")
 _WHY_NOT = {
     "awq": "Keras accepts an adapter on an AWQ layer and never applies it",
-    "gptq": "Keras has no adapter on a GPTQ layer, and its packed kernel no gradient to the input",
+    "gptq": "Keras has no adapters for GPTQ layers",
     "float8": "Keras' float8 forward pass refuses adapters",
 }
 

@@ -35,12 +35,14 @@ class AdapterTable(Sequence):
         rows: one for each layer, in the order of the model.
         beside: what trains besides the factors: (path, shape) of each variable.
         model_parameters: numbers of the whole model without any adapter.
+        passed_over: layers that `"attention"` or `"all-linear"` means but that carry no adapter: (path, why).
     """
 
     name: str
     rows: tuple[Row, ...]
     beside: tuple[tuple[str, tuple[int, ...]], ...]
     model_parameters: int
+    passed_over: tuple[tuple[str, str], ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -78,6 +80,10 @@ class AdapterTable(Sequence):
         lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
         if self.beside:
             lines.append(f"beside them: {_brief(self.beside)}")
+        if self.passed_over:
+            path, why = self.passed_over[0]
+            more = f" and {len(self.passed_over) - 1} more" if len(self.passed_over) > 1 else ""
+            lines.append(f"passed over: {path}{more}, because {why}")
         lines.append(f"adapter {self.name!r} trains {self.trainable_parameters:,} numbers, {share:.2%} of the model's")
         return "\n".join(lines)
 

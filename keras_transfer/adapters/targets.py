@@ -39,7 +39,15 @@ class Target:
         return self.place.layer
 
 
-def targets(model: keras.Model, spec: LoRA, *, head: Sequence[keras.Layer] = ()) -> list[Target]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Selection:
+    """The layers that get an adapter; and those that a rule means as well, but that can carry none, with the reason."""
+
+    targets: tuple[Target, ...]
+    passed_over: tuple[tuple[str, str], ...] = ()
+
+
+def select(model: keras.Model, spec: LoRA, *, head: Sequence[keras.Layer] = ()) -> Selection:
     """The layers of a model that a spec means, in the order of the model.
 
     Args:
@@ -55,24 +63,31 @@ def targets(model: keras.Model, spec: LoRA, *, head: Sequence[keras.Layer] = ())
 
     >>> layers = [keras.layers.Dense(4, name=name) for name in ("query", "key", "value")]
     >>> model = keras.Sequential([keras.Input((4,)), *layers])
-    >>> [target.place.path for target in targets(model, LoRA(targets=["query", "v*"]))]
+    >>> [target.place.path for target in select(model, LoRA(targets=["query", "v*"])).targets]
     ['query', 'value']
     """
     every = places(model)
-    within = _within(model, every, spec)
+    passed_over: list[Place] = []
     if spec.targets in ("attention", "all-linear"):
         meant = attention(every) if spec.targets == "attention" else linear(every)
         outside = head_layers(model, every, head)
-        chosen = [place for place in meant if place in within and id(place.layer) not in outside]
-        _check_found(chosen, within, spec, model)
+        meant = [place for place in meant if id(place.layer) not in outside]
+        chosen = [place for place in meant if place.layer.built and not is_many_matrices(place.layer)]
+        passed_over = [place for place in meant if place not in chosen]
+        _check_found(chosen or meant, every, spec, model)
     elif isinstance(spec.targets, str) or isinstance(spec.targets[0], str):
         patterns = [spec.targets] if isinstance(spec.targets, str) else spec.targets
-        found = [place for pattern in patterns for place in matching(within, pattern, "targets")]
+        found = [place for pattern in patterns for place in matching(every, pattern, "targets")]
         chosen = [place for place in every if place in found]
     else:
         chosen = _given_layers(every, spec.targets, model)
+    if spec.blocks is not None:
+        chosen = _within_blocks(model, chosen, spec.blocks)
     _check_ranks(spec.ranks, chosen)
-    return [Target(place, _rank(place, spec)) for place in chosen]
+    return Selection(
+        tuple(Target(place, _rank(place, spec)) for place in chosen),
+        tuple((place.path, unsuitable(place.layer)) for place in passed_over),
+    )
 
 
 def attention(every: Sequence[Place]) -> list[Place]:
@@ -100,12 +115,8 @@ def attention(every: Sequence[Place]) -> list[Place]:
 
 
 def linear(every: Sequence[Place]) -> list[Place]:
-    """Every Dense and EinsumDense that is one product with a matrix."""
-    return [
-        place
-        for place in every
-        if kind_of(place.layer) in (keras.layers.Dense, keras.layers.EinsumDense) and not is_many_matrices(place.layer)
-    ]
+    """Every Dense and EinsumDense."""
+    return [place for place in every if kind_of(place.layer) in (keras.layers.Dense, keras.layers.EinsumDense)]
 
 
 def head_layers(model: keras.Model, every: Sequence[Place], head: Sequence[keras.Layer] = ()) -> set[int]:
@@ -199,16 +210,42 @@ def _head_by_graph(model: keras.Model) -> set[int]:
     return {id(layer) for layer in head.layers} if head else set()
 
 
-def _within(model: keras.Model, every: Sequence[Place], spec: LoRA) -> list[Place]:
-    if spec.blocks is None:
-        return list(every)
+def _within_blocks(model: keras.Model, chosen: Sequence[Place], wanted: str | Sequence[str]) -> list[Place]:
+    """Those that lie in the blocks that are wanted; `"top:2"` counts the blocks that hold any of `chosen`."""
     from keras_transfer.backbones.blocks import blocks
 
-    inside = {id(layer) for block in blocks(model).select(spec.blocks, argument="blocks") for layer in block.layers}
-    return [place for place in every if id(place.layer) in inside]
+    every = blocks(model)
+    held = {id(place.layer) for place in chosen}
+    holding = [block for block in every if not held.isdisjoint(id(layer) for layer in block.layers)]
+    selected = []
+    for word in [wanted] if isinstance(wanted, str) else wanted:
+        count = word.removeprefix("top:").strip()
+        if not word.startswith("top:"):
+            selected += every.select(word, argument="blocks")
+        elif count.isdecimal() and 1 <= int(count) <= len(holding):
+            selected += holding[-int(count) :]
+        else:
+            raise ValueError(
+                explain(
+                    f"`blocks` asks for blocks that {model.name} does not have.",
+                    given=repr(word),
+                    expected=f"'top:1' to 'top:{len(holding)}', of the blocks that hold a target",
+                )
+            )
+    inside = {id(layer) for block in selected for layer in block.layers}
+    found = [place for place in chosen if id(place.layer) in inside]
+    if not found:
+        raise ValueError(
+            explain(
+                "None of the targets lies in these blocks.",
+                given=f"blocks={wanted!r}",
+                expected="some of " + ", ".join(block.name for block in holding),
+            )
+        )
+    return found
 
 
-def _check_found(chosen: Sequence[Place], within: Sequence[Place], spec: LoRA, model: keras.Model) -> None:
+def _check_found(chosen: Sequence[Place], every: Sequence[Place], spec: LoRA, model: keras.Model) -> None:
     reasons = {place.path: unsuitable(place.layer) for place in chosen}
     refused = {path: reason for path, reason in reasons.items() if reason}
     if refused:
@@ -223,10 +260,10 @@ def _check_found(chosen: Sequence[Place], within: Sequence[Place], spec: LoRA, m
         )
     if not chosen:
         what = "no attention projections" if spec.targets == "attention" else "no linear layers outside the head"
-        able = [place for place in within if kind_of(place.layer)]
+        able = [place for place in every if kind_of(place.layer)]
         raise ValueError(
             explain(
-                f"{model.name} has {what}" + (f" in its blocks {spec.blocks!r}." if spec.blocks else "."),
+                f"{model.name} has {what}.",
                 given=f"targets={spec.targets!r}",
                 its_layers=_some(able) if able else "none that could carry an adapter",
                 to_mend=('targets="all-linear", or ' if spec.targets == "attention" else "")

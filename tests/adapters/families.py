@@ -39,7 +39,7 @@ def gpt2():
 
 
 def gpt_neo_x():
-    return _hub().GPTNeoXBackbone(max_sequence_length=LENGTH, **_TEXT)
+    return _hub().GPTNeoXBackbone(max_sequence_length=LENGTH, rotary_percentage=0.5, **_TEXT)
 
 
 def esm():
@@ -123,17 +123,43 @@ def mit():
 
 def flux():
     return _hub().FluxBackbone(
-        input_channels=8, hidden_size=24, mlp_ratio=2.0, num_heads=2, depth=1, depth_single_blocks=1, axes_dim=[4, 4, 4],
-        theta=10000, use_bias=True, image_shape=(4, 8), text_shape=(4, 8), image_ids_shape=(4, 3), text_ids_shape=(4, 3),
-        y_shape=(8,),
+        input_channels=8, hidden_size=24, mlp_ratio=2.0, num_heads=2, depth=1, depth_single_blocks=1, theta=10000,
+        axes_dim=[4, 4, 4], use_bias=True, image_shape=(4, 8), text_shape=(4, 8), image_ids_shape=(4, 3),
+        text_ids_shape=(4, 3), y_shape=(8,),
     )  # fmt: skip
 
 
-def resnet():
-    return _hub().ResNetBackbone(
-        input_conv_filters=[8], input_conv_kernel_sizes=[7], stackwise_num_filters=[8, 8], stackwise_num_blocks=[1, 1],
-        stackwise_num_strides=[1, 2], block_type="basic_block", image_shape=(SIDE, SIDE, 3),
+def sam():
+    import keras_hub
+
+    encoder = _hub().ViTDetBackbone(
+        hidden_size=8, num_layers=1, intermediate_dim=16, num_heads=2, global_attention_layer_indices=[0],
+        image_shape=(32, 32, 3), patch_size=8, num_output_channels=8, window_size=2,
     )  # fmt: skip
+    prompts = keras_hub.layers.SAMPromptEncoder(
+        hidden_size=8, image_embedding_size=(4, 4), input_image_size=(32, 32), mask_in_channels=4
+    )
+    decoder = keras_hub.layers.SAMMaskDecoder(
+        num_layers=1, hidden_size=8, intermediate_dim=16, num_heads=2, embedding_dim=8, num_multimask_outputs=3,
+        iou_head_depth=2, iou_head_hidden_dim=8,
+    )  # fmt: skip
+    return _hub().SAMBackbone(image_encoder=encoder, prompt_encoder=prompts, mask_decoder=decoder)
+
+
+def blip2():
+    vision = _hub().BLIP2VisionEncoder(
+        image_size=SIDE, patch_size=8, num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=16,
+        use_patch_bias=True, use_class_token=True, use_mha_bias=True, use_mlp_bias=True, dropout_rate=0.0,
+        layer_norm_epsilon=1e-6, initializer_range=0.02,
+    )  # fmt: skip
+    qformer = _hub().BLIP2QFormer(
+        num_query_tokens=2, num_layers=2, num_heads=2, hidden_dim=8, intermediate_dim=16, vision_dim=8,
+        cross_attention_frequency=2, dropout=0.0, layer_norm_epsilon=1e-12,
+    )  # fmt: skip
+    language = _hub().BLIP2CustomOPT(
+        num_query_tokens=2, qformer_hidden_dim=8, dropout=0.0, max_sequence_length=LENGTH + 2, **_TEXT
+    )
+    return _hub().BLIP2Backbone(vision_encoder=vision, qformer=qformer, language_model=language)
 
 
 def mobile_net():
