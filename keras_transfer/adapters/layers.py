@@ -259,7 +259,9 @@ class AdaptedLayer(Adapted):
     def _added(self, factors: Factors, inputs, outputs, training):
         """What one adapter adds to the frozen product `outputs`."""
         if factors.dropout:
-            inputs = getattr(self, factors.dropout)(inputs, training=training)
+            # `None` must not be handed on: Keras would take it for an answer, here and in the layers that follow.
+            told = {} if training is None else {"training": training}
+            inputs = getattr(self, factors.dropout)(inputs, **told)
         thin = factors.matrix.beside(inputs, factors.a, ops.multiply(factors.b, factors.gate * factors.spec.scale))
         if factors.magnitude is None:
             return thin

@@ -10,15 +10,15 @@ from keras_transfer.plans import fates
 from keras_transfer.plans.plan import Plan, Stage
 
 
-def feature_extraction(model: keras.Model, *, epochs: int = 20, learning_rate: float = 5e-3, **stage_options) -> Plan:
+def feature_extraction(model: keras.Model, *, epochs: int = 20, learning_rate: float = 1e-3, **stage_options) -> Plan:
     """Trains a new head on the features of a frozen body.
 
     The cheapest method and the hardest to get wrong: the answer for a few dozen pictures of things that the body has
     seen the like of. Not when the target looks unlike the source (sketches, X-rays): its features then miss what
-    matters.
+    matters. The head starts as logistic regression on the features, and goes on from there on augmented pictures.
 
     Args:
-        model: a classifier with a head.
+        model: a classifier with a linear head.
         epochs: passes over the data.
         learning_rate: peak rate of the head.
         **stage_options: further arguments of `kt.Stage`.
@@ -29,11 +29,10 @@ def feature_extraction(model: keras.Model, *, epochs: int = 20, learning_rate: f
     >>> model = kt.image_classifier("MobileNetV2", 2, weights=None, image_size=32, alpha=0.35)
     >>> print(kt.feature_extraction(model, epochs=5))
     feature_extraction: 1 stage, 5 epochs
-      1 head: trains head, 5 epochs, adamw 0.005, cosine, warm-up 10%, batch norm frozen
+      1 head: trains head, 5 epochs, adamw 0.001, cosine, warm-up 10%, batch norm frozen, from a linear probe
     """
-    return fates.check(
-        model, "feature_extraction", [Stage("head", epochs, learning_rate=learning_rate, **stage_options)]
-    )
+    options = {"learning_rate": learning_rate, "start": "probe"} | stage_options
+    return fates.check(model, "feature_extraction", [Stage("head", epochs, **options)])
 
 
 def staged_fine_tuning(
@@ -47,10 +46,11 @@ def staged_fine_tuning(
 ) -> Plan:
     """Trains a new head, then wakes the body below it, the lower the slower.
 
-    The head learns alone first: its early errors are large, and passed down they would undo the features we came for
-    (linear probing before fine-tuning, Kumar et al. 2022). Then every block learns at `layer_decay` of the rate of
-    the one above it (discriminative fine-tuning, Howard and Ruder 2018): low blocks hold edges and textures, which
-    carry over, high ones hold the source task's shapes, which do not. Batch norms stay as they were pretrained.
+    The head learns alone first, from a linear probe on: the errors of a head that is not fitted are large, and passed
+    down they would undo the features we came for (linear probing before fine-tuning, Kumar et al. 2022). Then every
+    block learns at `layer_decay` of the rate of the one above it (discriminative fine-tuning, Howard and Ruder 2018):
+    low blocks hold edges and textures, which carry over, high ones hold the source task's shapes, which do not. Batch
+    norms stay as they were pretrained.
 
     Not for a handful of pictures per class (`feature_extraction` cannot overfit as far), nor where the body knows
     nothing of use (`from_scratch` shows whether it does).
@@ -80,7 +80,7 @@ def staged_fine_tuning(
             )
         )
     options = {"learning_rate": learning_rate, "layer_decay": layer_decay, "ratios": HEAD} | stage_options
-    head = Stage("head", epochs[0], learning_rate=5 * learning_rate)
+    head = Stage("head", epochs[0], learning_rate=learning_rate, start="probe")
     tuned = _gradually(model, epochs[1], options) if unfreeze == "gradual" else [Stage(unfreeze, epochs[1], **options)]
     return fates.check(model, "staged_fine_tuning", [head, *tuned])
 
@@ -108,9 +108,8 @@ def from_scratch(model: keras.Model, *, epochs: int = 30, learning_rate: float =
     return fates.check(model, "from_scratch", [Stage("all", epochs, name="from scratch", **options)])
 
 
-# A new head has everything to learn, the body little: on the shared sets a head at the body's rate was still behind
-# when the schedule ended.
-HEAD = {"head": 5.0}
+# The head has more to learn than the body, whose features are to be kept.
+HEAD = {"head": 3.0}
 
 
 def _gradually(model, epochs, options):

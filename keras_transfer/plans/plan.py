@@ -33,7 +33,8 @@ class Stage:
         optimizer: `"adamw"`, `"adam"`, `"sgd"` (momentum 0.9) or `"lion"`.
         patience: stop the stage when validation loss has not improved for so many epochs, and go back to the best
             weights. `None` never stops early and keeps the last.
-        start: `"pretrained"` goes on from the weights there are; `"random"` draws every weight anew first.
+        start: `"pretrained"` goes on from the weights there are; `"probe"` puts the best linear head on the features
+            as they are first; `"random"` draws every weight anew.
 
     Example:
 
@@ -54,7 +55,7 @@ class Stage:
     weight_decay: float = 0.0
     optimizer: str = "adamw"
     patience: int | None = None
-    start: Literal["pretrained", "random"] = "pretrained"
+    start: Literal["pretrained", "probe", "random"] = "pretrained"
 
     def __post_init__(self):
         train = self.train if isinstance(self.train, str) else tuple(self.train)
@@ -65,7 +66,7 @@ class Stage:
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("batch_norm", self.batch_norm, ("frozen", "adapt"))
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        _check_choice("start", self.start, ("pretrained", "random"))
+        _check_choice("start", self.start, ("pretrained", "probe", "random"))
         _check("epochs", self.epochs, isinstance(self.epochs, int) and self.epochs >= 1, "a whole number, at least 1")
         _check("learning_rate", self.learning_rate, self.learning_rate > 0, "a positive number")
         _check("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0 and at most 1")
@@ -155,7 +156,9 @@ class Plan:
             details += [f"weight decay {stage.weight_decay:g}"] if stage.weight_decay else []
             details += [f"batch norm {stage.batch_norm}"]
             details += [f"patience {stage.patience}"] if stage.patience else []
-            details += ["from random weights"] if stage.start == "random" else []
+            details += {"pretrained": [], "probe": ["from a linear probe"], "random": ["from random weights"]}[
+                stage.start
+            ]
             lines.append(f"  {number} {stage.name}: trains {trains}, {stage.epochs} epochs, {', '.join(details)}")
         return "\n".join(lines)
 

@@ -28,6 +28,7 @@ from keras_transfer.training.audit import Audit, audit
 from keras_transfer.training.callbacks import History, LossGuard, Progress
 from keras_transfer.training.files import write_whole
 from keras_transfer.training.initial_weights import draw_anew
+from keras_transfer.training.linear_probe import start_from_probe
 from keras_transfer.training.run import Run
 
 
@@ -143,7 +144,10 @@ def _run_stage(
     """Prepares, trains and audits one stage; its epochs are counted on from `first_epoch`."""
     steps = splits.steps_per_epoch()
     last_epoch = first_epoch + stage.epochs
+    started = time.perf_counter()
     prepare(model, stage, stage_fates, settings.seed)
+    if stage.start == "probe":
+        start_from_probe(model, splits, seed=settings.seed, class_weight=settings.class_weight)
     before = state.values(model)
     history.stage = stage.name
     watching = [history, LossGuard(stage)]
@@ -154,7 +158,6 @@ def _run_stage(
         watching.append(keras.callbacks.EarlyStopping("val_loss", patience=stage.patience, restore_best_weights=True))
     if settings.workdir:
         watching.append(keras.callbacks.TensorBoard(settings.workdir / "tensorboard", write_graph=False))
-    started = time.perf_counter()
     all_steps = steps * stage.epochs
     with (
         compilation.computing_in(model, settings.precision),

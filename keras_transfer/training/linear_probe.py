@@ -1,0 +1,66 @@
+"""The head that is best on the features as they are, found at once instead of by steps."""
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from keras_transfer.backbones.blocks import blocks
+from keras_transfer.data.splits import Splits
+from keras_transfer.errors import explain
+
+# More examples than this say no more about a linear head, and make the solution slow.
+MOST_EXAMPLES = 20_000
+
+
+def start_from_probe(
+    model: keras.Model, splits: Splits, *, seed: int, class_weight: Mapping[int, float] | None = None
+) -> None:
+    """Puts logistic regression on the frozen features into the head.
+
+    Fine-tuning from a fitted head distorts the features less than from a random one (linear probing, then fine-tuning:
+    Kumar et al. 2022, arXiv:2202.10054), and a few epochs of steps do not fit one: a hundred pictures make four steps
+    an epoch. The problem is convex, so it is solved: L2-regularised (C = 1), on features brought to unit mean square, so
+    that the regularisation means the same for every body.
+
+    Args:
+        model: a classifier whose head is one `Dense` layer with a bias.
+        splits: the data; its training pictures are used as they are, without augmentation.
+        seed: which examples are taken where there are more than 20,000.
+        class_weight: the weight of each class by its number.
+
+    Raises:
+        ValueError: if the head is no single `Dense` layer.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    dense = _only_dense(model)
+    features_of = keras.Model(model.inputs, dense.input)
+    features = np.asarray(features_of.predict(splits.evaluation_batches(splits.train, model), verbose=0), "float64")
+    labels = splits.train.labels
+    if len(labels) > MOST_EXAMPLES:
+        chosen = np.random.default_rng(seed).choice(len(labels), MOST_EXAMPLES, replace=False)
+        features, labels = features[chosen], labels[chosen]
+    scale = np.sqrt(np.mean(features**2)) or 1.0
+    solved = LogisticRegression(C=1.0, max_iter=1000, class_weight=dict(class_weight) if class_weight else None)
+    solved.fit(features / scale, labels)
+    kernel, bias = solved.coef_.T / scale, solved.intercept_
+    if len(solved.classes_) == 2:  # one row, the log odds of the second class: half to each side
+        kernel, bias = np.hstack([-kernel, kernel]) / 2, np.hstack([-bias, bias]) / 2
+    dense.kernel.assign(kernel.astype("float32"))
+    dense.bias.assign(bias.astype("float32"))
+
+
+def _only_dense(model: keras.Model) -> keras.layers.Dense:
+    head = blocks(model).head
+    weighted = [layer for layer in head.layers if layer.weights] if head else []
+    if len(weighted) != 1 or not isinstance(weighted[0], keras.layers.Dense) or not weighted[0].use_bias:
+        raise ValueError(
+            explain(
+                "A stage is to start from a linear probe, and the head is not linear.",
+                given=", ".join(f"{type(layer).__name__} {layer.name!r}" for layer in weighted) or "no head",
+                expected="one Dense layer with a bias",
+                to_mend='give the stage start="pretrained", to train the head from where it is',
+            )
+        )
+    return weighted[0]
