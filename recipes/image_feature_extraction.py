@@ -2,8 +2,8 @@
 
     python recipes/image_feature_extraction.py
 
-Needs no download: a small MobileNet learns five of the ten handwritten digits, then stays frozen while a new head learns
-the other five from ten labelled pictures of each, beside a head on the same body with random weights.
+Needs no download: a small MobileNet learns five of the ten handwritten digits, then stays frozen while a new head
+learns the other five from ten labelled pictures of each, beside a head on the same body with random weights.
 
     python recipes/image_feature_extraction.py --data tf_flowers --backbone EfficientNetV2B0
 

@@ -67,7 +67,9 @@ def digits(epochs: tuple[int, int], learning_rate: float, layer_decay: float, un
         source = kt.data.digits(classes=range(5), batch_size=32, seed=seed)
         target = kt.data.digits(classes=range(5, 10), per_class=10, batch_size=10, seed=seed)
         teacher = kt.image_classifier("MobileNet", source.classes, weights=None, image_size=32, alpha=0.25)
-        learned = kt.fit(teacher, source, kt.from_scratch(teacher, epochs=12), seed=seed, verbose=False)
+        learned = kt.fit(
+            teacher, source, kt.from_scratch(teacher, epochs=30, learning_rate=3e-3), seed=seed, verbose=False
+        )
         print(f"seed {seed}: source task (digits 0-4) learned from scratch, accuracy {learned.report.accuracy:.3f}")
         body = teacher.get_layer("MobileNet")
         pretrained = body.get_weights()

@@ -1,6 +1,7 @@
 """Which base an adapter belongs to: its class, its configuration, its weights, and what it answers to a probe."""
 
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -17,7 +18,7 @@ from keras_transfer.adapters.places import places
 from keras_transfer.adapters.restoring import stock_config
 from keras_transfer.errors import explain
 
-_PROBE_BATCH, _PROBE_LENGTH, _PROBE_SIDE = 2, 8, 32
+_PROBE_BATCH, _PROBE_LENGTHS, _PROBE_SIDE = 2, (8, 4), 32
 _KEPT_OUTPUTS = 4096  # numbers of each output that a probe remembers
 
 # What differs between two models that are the same: names that Keras counts up, and flags.
@@ -102,8 +103,10 @@ def probe_inputs(model: keras.Model) -> list[np.ndarray]:
     """
     expected = _expected_inputs(model)
     words = [layer.input_dim for layer in state.sublayers(model) if isinstance(layer, keras.layers.Embedding)]
-    for highest in (max(words, default=2), 2):  # a table may be smaller than the largest
-        probe = [_filled(tensor, highest, place) for place, tensor in enumerate(keras.tree.flatten(expected))]
+    tensors = keras.tree.flatten(expected)
+    # A table may be smaller than the largest, and a body may take shorter texts only.
+    for highest, length in itertools.product((max(words, default=2), 2), _PROBE_LENGTHS):
+        probe = [_filled(tensor, highest, length, place) for place, tensor in enumerate(tensors)]
         try:
             outputs = answers(model, probe)
         except Exception:  # any backend's error for a number outside a table
@@ -113,7 +116,7 @@ def probe_inputs(model: keras.Model) -> list[np.ndarray]:
     raise ValueError(
         explain(
             f"{model.name} could not be asked for a probe with inputs made up from its shapes.",
-            given=", ".join(f"{tensor.name} {tuple(tensor.shape)}" for tensor in keras.tree.flatten(expected)),
+            given=", ".join(f"{tensor.name} {tuple(tensor.shape)}" for tensor in tensors),
             to_mend="give a batch that it takes: save_adapter(model, folder, probe=batch)",
         )
     )
@@ -177,10 +180,10 @@ def _expected_inputs(model: keras.Model) -> Any:
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
-def _filled(tensor: keras.KerasTensor, highest: int, place: int) -> np.ndarray:
+def _filled(tensor: keras.KerasTensor, highest: int, length: int, place: int) -> np.ndarray:
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     whole = "float" not in dtype
-    free = _PROBE_LENGTH if whole or len(tensor.shape) < 4 else _PROBE_SIDE
+    free = length if whole or len(tensor.shape) < 4 else _PROBE_SIDE
     shape = (_PROBE_BATCH, *(free if side is None else side for side in tensor.shape[1:]))
     generator = np.random.default_rng(place)
     if not whole:

@@ -78,6 +78,11 @@ def at(layer: keras.Layer) -> Beside:
     return layer.__dict__.setdefault(_BESIDE, Beside())
 
 
+def put(layer: keras.Layer, kept: Beside) -> None:
+    """Keeps something at a layer again."""
+    layer.__dict__[_BESIDE] = kept
+
+
 def drop(layer: keras.Layer) -> None:
     """Forgets what is kept at one layer."""
     layer.__dict__.pop(_BESIDE, None)

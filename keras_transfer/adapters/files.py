@@ -154,7 +154,7 @@ def load_adapter(
         wrong = _wrong_answers(model, description, tensors)
         if wrong:
             switch.remove_adapter(model, name)
-            attach.activate(model, counting, counting)
+            attach.activate(model, counting, None)
             raise ValueError(wrong)
     return attach.table(model, name)
 

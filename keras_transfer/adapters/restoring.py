@@ -72,6 +72,7 @@ def config(layer: keras.Layer) -> dict[str, Any]:
         "stock": stock_config(layer),
         "adapters": carried,
         "beside": kept,
+        "base_variables": [list(variable.shape) for variable in layers.base_variables(layer)],
         "trains": [place for place, variable in enumerate(layer.variables) if variable.trainable],
     }
 
@@ -93,17 +94,12 @@ def restored(config: dict[str, Any]) -> keras.Layer:
             )
         )
     every = [layer, *layers.own_layers(layer)]
+    _check_variables(layer, config["base_variables"])
     for entry in config["adapters"]:
         carrier = every[entry["layer"]] if entry["layer"] < len(every) else None
         if carrier is None or kind_of(carrier) is None or unsuitable(carrier) or _differs(carrier, entry):
-            raise ValueError(
-                explain(
-                    f"The stock {type(layer).__name__} has come out of its configuration otherwise than it was saved.",
-                    given=f"layer {entry['layer']}: " + (f"{carrier.name!r}" if carrier is not None else "none"),
-                    expected=f"{entry['name']!r}, a kernel of shape {tuple(entry['kernel_shape'])}",
-                    to_mend="open the file with the versions of Keras and KerasHub that wrote it",
-                )
-            )
+            there = f"layer {entry['layer']}: " + (f"{carrier.name!r}" if carrier is not None else "none")
+            raise _other_than_saved(layer, there, f"{entry['name']!r}, a kernel {tuple(entry['kernel_shape'])}")
         for name, spec in entry["factors"].items():
             gate = np.float32(name in entry["counts"])
             layers.attach(carrier, name, layers.FactorsSpec(**spec), {"gate": gate})
@@ -116,6 +112,28 @@ def restored(config: dict[str, Any]) -> keras.Layer:
         kept.values = {name: [np.array(value) for value in kept.base] for name in kept.trained}
     layers.remember_what_trains(layer, [layer.variables[place] for place in config["trains"]])
     return layer
+
+
+def _check_variables(layer: keras.Layer, expected: list[list[int]]) -> None:
+    found = [list(variable.shape) for variable in layers.base_variables(layer)]
+    if found != expected:
+        place = next((n for n, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), None)
+        at = "" if place is None else f", number {place} of shape {tuple(found[place])}"
+        there = "" if place is None else f", number {place} of shape {tuple(expected[place])}"
+        raise _other_than_saved(layer, f"{len(found)} variables{at}", f"{len(expected)} variables{there}")
+
+
+def _other_than_saved(layer: keras.Layer, given: str, expected: str) -> ValueError:
+    return ValueError(
+        explain(
+            f"The stock {type(layer).__name__} has come out of its configuration otherwise than it was saved.",
+            given=given,
+            expected=expected,
+            to_mend="open the file with the versions of Keras and KerasHub that wrote it. There are models that Keras "
+            "itself cannot open, those with quantised MultiHeadAttention for one: build them in code and read the "
+            "adapter with `load_adapter`",
+        )
+    )
 
 
 def _differs(layer: keras.Layer, entry: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from keras_transfer import state
 from keras_transfer.adapters import attach, beside, keras_internals, layers, tracing
 from keras_transfer.errors import explain
 
-_MERGED = "_lora_merged"  # on a model: what `unmerge_adapter` needs
+_MERGED = "_lora_merged"  # on a model: what `unmerge_adapter` needs, one for each merge, the last one last
 
 
 @dataclasses.dataclass(eq=False)
@@ -21,7 +21,6 @@ class _Merged:
         kernels: each merged layer's frozen kernel, as it was.
         adapters: for each layer, its adapters by name: what `layers.attach` needs to put them on again.
         kept: what the adapters train beside their factors, by the layer that kept it.
-        trains: what trained.
         name: the adapter that was merged.
     """
 
@@ -126,7 +125,9 @@ def merge_adapter(model: keras.Model, *, keep_base: bool = True) -> None:
     layers.exchange(model)
     tracing.trace_anew(model)
     if keep_base:
-        model.__dict__[_MERGED] = _Merged(kernels, taken, kept, name)
+        model.__dict__.setdefault(_MERGED, []).append(_Merged(kernels, taken, kept, name))
+    else:
+        model.__dict__.pop(_MERGED, None)
 
 
 def unmerge_adapter(model: keras.Model) -> None:
@@ -135,7 +136,7 @@ def unmerge_adapter(model: keras.Model) -> None:
     What was trained on the merged kernels in between is lost.
 
     Raises:
-        ValueError: where nothing is merged, or it was merged with `keep_base=False`.
+        ValueError: where nothing is merged, or it was merged with `keep_base=False`; under an adapter that came later.
 
     Example:
 
@@ -146,8 +147,16 @@ def unmerge_adapter(model: keras.Model) -> None:
     >>> attach.active(model)
     'first'
     """
-    record: _Merged | None = model.__dict__.pop(_MERGED, None)
-    if record is None:
+    records: list[_Merged] = model.__dict__.get(_MERGED, [])
+    if records and layers.is_adapted(model):
+        raise ValueError(
+            explain(
+                f"{model.name} carries an adapter that came after the merge, and belongs to the merged kernels.",
+                given=", ".join(attach.names(model)),
+                to_mend="`remove_adapter` it first",
+            )
+        )
+    if not records:
         raise ValueError(
             explain(
                 f"There is no adapter in the kernels of {model.name} that could be taken out.",
@@ -155,6 +164,7 @@ def unmerge_adapter(model: keras.Model) -> None:
                 to_mend="build the base anew and `load_adapter`",
             )
         )
+    record = records.pop()
     for layer, value in record.kernels:
         keras_internals.kernel(layer).assign(value)
     for layer, adapters in record.adapters:
@@ -162,7 +172,7 @@ def unmerge_adapter(model: keras.Model) -> None:
             layers.attach(layer, name, spec, values)
     layers.exchange(model)
     for layer, kept in record.kept:
-        layer.__dict__[beside._BESIDE] = kept
+        beside.put(layer, kept)
     attach.activate(model, record.name, None)
 
 

@@ -20,8 +20,8 @@ def start_from_probe(
 
     Fine-tuning from a fitted head distorts the features less than from a random one (linear probing, then fine-tuning:
     Kumar et al. 2022, arXiv:2202.10054), and a few epochs of steps do not fit one: a hundred pictures make four steps
-    an epoch. The problem is convex, so it is solved: L2-regularised (C = 1), on features brought to unit mean square, so
-    that the regularisation means the same for every body.
+    an epoch. The problem is convex, so it is solved: L2-regularised (C = 1), on features brought to unit mean square,
+    so that the regularisation means the same for every body.
 
     Args:
         model: a classifier whose head is one `Dense` layer with a bias.

@@ -229,7 +229,12 @@ def test_the_files_of_base_and_adapted_model_are_not_taken_for_each_other(tmp_pa
     base.save_weights(tmp_path / "base.weights.h5")
     model.save_weights(tmp_path / "adapted.weights.h5")
     message = _refused(model, tmp_path / "base.weights.h5")
-    assert "does not hold the adapters of the layer" in message
+    assert "This file does not hold what the adapters of 'small' train beside their factors" in message
+    assert "2 values of 'default'" in message
+    bare = small.transformer()
+    add_lora(bare, rank=2)
+    message = _refused(bare, tmp_path / "base.weights.h5")
+    assert "does not hold the adapters of the layer 'attention/query'" in message
     assert "the weights of the base alone" in message
     with pytest.raises(ValueError):
         base.load_weights(tmp_path / "adapted.weights.h5")
