@@ -7,6 +7,9 @@ import keras
 from keras_transfer import state
 
 
+_STEPS = ("train_function", "test_function", "predict_function")
+
+
 def trace_anew(model: keras.Layer) -> None:
     """Makes every Keras model that holds a layer of this one compile its steps anew, models around it included.
 
@@ -16,13 +19,19 @@ def trace_anew(model: keras.Layer) -> None:
     """
     inside = {id(layer) for layer in [model, *state.sublayers(model)]}
     for owner in _models():
-        held = [owner, *state.sublayers(owner)]
-        if any(id(layer) in inside for layer in held):
-            owner.train_function = None
-            owner.test_function = None
-            owner.predict_function = None
+        steps = [getattr(owner, name, None) for name in _STEPS]
+        if any(step is not None for step in steps):
+            if any(id(layer) in inside for layer in [owner, *state.sublayers(owner)]):
+                for name in _STEPS:
+                    setattr(owner, name, None)
 
 
 def _models() -> list[keras.Model]:
-    # type() and not isinstance(): asking a proxy for its class may do anything.
-    return [thing for thing in gc.get_objects() if issubclass(type(thing), keras.Model) and hasattr(thing, "_tracker")]
+    kinds = {keras.Model}
+    waiting = [keras.Model]
+    while waiting:
+        new = [kind for kind in waiting.pop().__subclasses__() if kind not in kinds]
+        kinds.update(new)
+        waiting += new
+    # type() and not isinstance(): asking a proxy for its class may do anything; and there may be millions of objects.
+    return [thing for thing in gc.get_objects() if type(thing) in kinds and hasattr(thing, "_tracker")]

@@ -66,6 +66,14 @@ class Blocks(Sequence[Block]):
         body: the blocks below the head.
         head: all that comes above the body, or `None` where the model is a bare body.
         body_model: the model whose graph the cuts of the body belong to: the nested body, or the model itself.
+
+    Example:
+
+    >>> pixels = keras.Input((8, 8, 3))
+    >>> x = keras.layers.Conv2D(4, 3, name="upper")(keras.layers.Conv2D(4, 3, name="lower")(pixels))
+    >>> found = blocks(keras.Model(pixels, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x))))
+    >>> found.names, found["lower"].parameters
+    (('lower', 'upper', 'head'), 112)
     """
 
     def __init__(

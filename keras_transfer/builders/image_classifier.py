@@ -7,6 +7,7 @@ import keras
 from keras_transfer.backbones import applications, freezing
 from keras_transfer.backbones import preprocessing as conventions
 from keras_transfer.builders import card
+from keras_transfer.builders.outputs import compile_as_classifier
 from keras_transfer.errors import explain
 
 
@@ -76,15 +77,6 @@ def image_classifier(
     model = keras.Model(pixels, logits, name=f"{body.name}_classifier")
     compile_as_classifier(model)
     return model
-
-
-def compile_as_classifier(model: keras.Model) -> None:
-    """Compiles with stock parts that are right for integer labels and logits, so that plain `fit` trains the head."""
-    model.compile(
-        optimizer=keras.optimizers.Adam(1e-3),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-    )
 
 
 def _class_names(classes: Sequence[str] | int) -> list[str]:

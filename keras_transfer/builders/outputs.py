@@ -1,4 +1,4 @@
-"""What a classifier hands out: logits or probabilities, for how many classes."""
+"""What a classifier hands out, logits or probabilities, for how many classes, and the loss that knows it."""
 
 import keras
 
@@ -15,6 +15,15 @@ def gives_logits(model: keras.Model) -> bool:
         if activation is not None:
             return activation not in (keras.activations.softmax, keras.activations.sigmoid)
     return True
+
+
+def compile_as_classifier(model: keras.Model) -> None:
+    """Compiles with stock parts that are right for integer labels: plain `fit` and `save` work as on any model."""
+    model.compile(
+        optimizer=keras.optimizers.Adam(1e-3),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=gives_logits(model)),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
 
 
 def check_classes(model: keras.Model, classes) -> None:

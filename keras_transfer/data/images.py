@@ -113,7 +113,8 @@ class ImageSplits(Splits):
     def peek(self, split: Split, numbers: Sequence[int], model: Any = None) -> np.ndarray:
         """Some examples as the model is evaluated on them: float32 of shape (numbers, height, width, 3), 0..255."""
         size = self.size(model)
-        return np.stack([resize(split.examples.picture(int(number), at_least=size), size) for number in numbers])
+        pictures = [resize(split.examples.picture(int(number), at_least=size), size) for number in numbers]
+        return np.array(pictures, "float32").reshape(-1, *size, 3)
 
     def _settings(self) -> str:
         size = "the model's size" if self.image_size is None else "{} x {} pixels".format(*self.image_size)

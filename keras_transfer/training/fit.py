@@ -14,8 +14,7 @@ import numpy as np
 
 from keras_transfer import state
 from keras_transfer.backbones import freezing
-from keras_transfer.builders.image_classifier import compile_as_classifier
-from keras_transfer.builders.outputs import check_classes
+from keras_transfer.builders.outputs import check_classes, compile_as_classifier
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.evaluation.cost import Cost, StageCost
@@ -87,7 +86,7 @@ def fit(
     Example:
 
     >>> import keras_transfer as kt
-    >>> digits = kt.data.digits(per_class=10)
+    >>> digits = kt.data.digits(classes=[0, 1], per_class=20)
     >>> model = kt.image_classifier("MobileNetV2", digits.classes, weights=None, image_size=32, alpha=0.35)
     >>> run = kt.fit(model, digits, kt.feature_extraction(model, epochs=1), verbose=False)
     >>> run.audits[0].moved[-1].block

@@ -57,14 +57,24 @@ class Run:
         paths = [folder / name for name in ("learning_curves.png", "confusion.png", "most_wrong.png")]
         plots.learning_curves(self.history, paths[0])
         plots.confusion(self.report, paths[1])
-        labels = self._split.labels
-        wrong = np.flatnonzero(self.probabilities.argmax(axis=1) != labels)
-        worst = wrong[np.argsort(-self.probabilities[wrong].max(axis=1))][:16]
         plots.most_wrong(
-            self._splits.peek(self._split, worst, self._model),
-            labels[worst],
-            self.probabilities[worst],
+            _PicturesOnDemand(self._splits, self._split, self._model),
+            self._split.labels,
+            self.probabilities,
             self.report.classes,
             paths[2],
         )
         return paths
+
+
+class _PicturesOnDemand(Sequence):
+    """A split's pictures, each decoded when it is asked for: the worst sixteen of a hundred thousand."""
+
+    def __init__(self, splits: Splits, split: Split, model: keras.Model):
+        self._splits, self._split, self._model = splits, split, model
+
+    def __len__(self):
+        return len(self._split)
+
+    def __getitem__(self, number):
+        return self._splits.peek(self._split, [number], self._model)[0]
