@@ -39,7 +39,7 @@ ADAPTERS = {
 }
 
 # Runs in the other interpreter: makes bodies, answers with and without adapters, makes adapters of its own.
-OTHER_SIDE = '''
+OTHER_SIDE = """
 import json, pathlib, sys, warnings
 import numpy as np, torch
 warnings.filterwarnings("ignore")
@@ -87,7 +87,7 @@ elif task["do"] == "write":
     answer(model.eval(), task["out"])
     model.save_pretrained(task["adapter"])
     print(sum(value.numel() for name, value in model.named_parameters() if "lora_" in name))
-'''
+"""
 
 
 def main():

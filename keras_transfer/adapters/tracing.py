@@ -6,7 +6,6 @@ import keras
 
 from keras_transfer import state
 
-
 _STEPS = ("train_function", "test_function", "predict_function")
 
 
@@ -19,11 +18,10 @@ def trace_anew(model: keras.Layer) -> None:
     """
     inside = {id(layer) for layer in [model, *state.sublayers(model)]}
     for owner in _models():
-        steps = [getattr(owner, name, None) for name in _STEPS]
-        if any(step is not None for step in steps):
-            if any(id(layer) in inside for layer in [owner, *state.sublayers(owner)]):
-                for name in _STEPS:
-                    setattr(owner, name, None)
+        compiled = any(getattr(owner, name, None) is not None for name in _STEPS)
+        if compiled and any(id(layer) in inside for layer in [owner, *state.sublayers(owner)]):
+            for name in _STEPS:
+                setattr(owner, name, None)
 
 
 def _models() -> list[keras.Model]:

@@ -51,7 +51,7 @@ def roformer_v2():
 
 
 def t5():
-    return _hub().T5Backbone(**_TEXT)
+    return _hub().T5Backbone(dropout=0.0, **_TEXT)
 
 
 def f_net():

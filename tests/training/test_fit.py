@@ -143,7 +143,7 @@ def test_statistics_keep_up_with_a_short_training_from_scratch():
 
 def test_training_learns():
     model = classifier()
-    run = _fit(model, kt.feature_extraction(model, epochs=15, learning_rate=0.1))
+    run = _fit(model, kt.Plan([kt.Stage("head", 15, learning_rate=0.1)]))
     assert run.report.split == "validation"
     assert run.report.accuracy == 1.0
     assert run.history[-1]["loss"] < 0.5 * run.history[0]["loss"]
