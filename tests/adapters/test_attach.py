@@ -11,8 +11,6 @@ from keras_transfer.adapters.attach import active, add_lora, adopt_lora, names
 from keras_transfer.adapters.lora import LoRA
 from keras_transfer.adapters.switch import set_adapter
 
-pytestmark = pytest.mark.both_backends
-
 EVERY_KIND = {"targets": ["query", "attention_output", "wide", "words"]}
 
 

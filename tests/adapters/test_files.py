@@ -18,8 +18,6 @@ from keras_transfer.adapters.attach import active, add_lora, adopt_lora, names
 from keras_transfer.adapters.files import load_adapter, read_adapter, save_adapter
 from keras_transfer.adapters.switch import remove_adapter, set_adapter
 
-pytestmark = pytest.mark.both_backends
-
 
 def _trained(**fields):
     model = small.transformer()

@@ -8,8 +8,6 @@ from adapters import small
 from keras_transfer.adapters import layers
 from keras_transfer.adapters.attach import add_lora
 
-pytestmark = pytest.mark.both_backends
-
 
 def _dense(units=5, width=6, **options):
     model = keras.Sequential([keras.Input((width,)), keras.layers.Dense(units, name="query", **options)])

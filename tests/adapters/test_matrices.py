@@ -7,8 +7,6 @@ import pytest
 from keras_transfer.adapters import layers
 from keras_transfer.adapters.matrices import matrix, unsuitable
 
-pytestmark = pytest.mark.both_backends
-
 
 def _array(tensor):
     return np.array(keras.ops.convert_to_numpy(tensor))

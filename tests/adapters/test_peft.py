@@ -12,8 +12,6 @@ from keras_transfer.adapters.attach import adapted_places, add_lora, names
 from keras_transfer.adapters.files import load_adapter, save_adapter
 from keras_transfer.adapters.switch import remove_adapter
 
-pytestmark = pytest.mark.both_backends
-
 
 def _answers(model):
     found = model(families.batch(model), training=False)

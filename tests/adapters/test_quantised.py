@@ -10,8 +10,6 @@ from keras_transfer.adapters.attach import add_lora
 from keras_transfer.adapters.files import load_adapter, save_adapter
 from keras_transfer.adapters.switch import merge_adapter, remove_adapter, set_adapter
 
-pytestmark = pytest.mark.both_backends
-
 TARGETS = ["words", "query", "output", "wide"]
 
 

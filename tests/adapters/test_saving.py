@@ -38,7 +38,6 @@ def _same(one, other):
     return len(one) == len(other) and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.both_backends
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_files_keep_every_number(kind, tmp_path):
     model = _adapted(KINDS[kind])
@@ -52,7 +51,6 @@ def test_weights_files_keep_every_number(kind, tmp_path):
     assert all(np.any(small.array(v)) for v in layers.factor_variables(model, "default"))
 
 
-@pytest.mark.both_backends
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_keras_file_opens_as_it_was(kind, tmp_path):
     model = small.compiled(_adapted(KINDS[kind]))
@@ -66,7 +64,6 @@ def test_a_keras_file_opens_as_it_was(kind, tmp_path):
     assert specs == [layers.adapters_of(layer)["default"].spec for layer in layers.adapted_layers(model)]
 
 
-@pytest.mark.both_backends
 def test_a_run_that_is_stopped_and_continued_ends_where_an_unbroken_one_ends(tmp_path):
     """Resumed from a weights file, Keras' own adapters have both factors at zero and never move again."""
     unbroken = small.compiled(_adapted(stir=False))
@@ -132,14 +129,12 @@ def test_backup_and_restore(tmp_path):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
-@pytest.mark.both_backends
 def test_lists_of_weights():
     model, other = _adapted(), _adapted(stir=False)
     other.set_weights(model.get_weights())
     assert _same(_state(other), _state(model))
 
 
-@pytest.mark.both_backends
 def test_a_model_within_a_model(tmp_path):
     body = _adapted()
     inputs = keras.Input((small.LENGTH,), dtype="int32")
@@ -153,7 +148,6 @@ def test_a_model_within_a_model(tmp_path):
     assert [v.shape for v in again.optimizer.variables] == [v.shape for v in model.optimizer.variables]
 
 
-@pytest.mark.both_backends
 def test_a_model_that_shares_adapted_layers(tmp_path):
     """As one gets by cutting a body and going on from there: no model of it knows of `add_lora`."""
     body = _adapted()
@@ -190,7 +184,6 @@ class Subclass(keras.Model):
         return self.first(inputs)
 
 
-@pytest.mark.both_backends
 def test_several_adapters_are_all_in_the_file(tmp_path):
     model = _adapted()
     first = small.outputs(model)

@@ -10,8 +10,6 @@ from keras_transfer.adapters import layers
 from keras_transfer.adapters.attach import active, add_lora, adopt_lora, names
 from keras_transfer.adapters.switch import merge_adapter, remove_adapter, set_adapter, unmerge_adapter
 
-pytestmark = pytest.mark.both_backends
-
 
 def _two(**second):
     model = small.transformer()
