@@ -1,12 +1,25 @@
 """Transfer learning for Keras 3: the public names, in the order in which data meets them."""
 
 from keras_transfer import data
+from keras_transfer.adapters.attach import add_lora, adopt_lora
+from keras_transfer.adapters.files import load_adapter, save_adapter
+from keras_transfer.adapters.lora import LoRA
+from keras_transfer.adapters.switch import merge_adapter, remove_adapter, set_adapter, unmerge_adapter
 from keras_transfer.backbones.blocks import Block, Blocks, blocks
-from keras_transfer.builders.card import class_names
 from keras_transfer.builders.image_classifier import image_classifier
+from keras_transfer.builders.language_models import causal_lm, image_to_text, seq2seq_lm
+from keras_transfer.builders.text_classifier import text_classifier
+from keras_transfer.card import class_names
 from keras_transfer.evaluation.prediction import predict
 from keras_transfer.evaluation.report import Report
-from keras_transfer.plans.methods import feature_extraction, from_scratch, staged_fine_tuning
+from keras_transfer.plans.methods import (
+    bitfit,
+    feature_extraction,
+    from_scratch,
+    lora,
+    norm_tuning,
+    staged_fine_tuning,
+)
 from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.training.audit import AuditError
 from keras_transfer.training.callbacks import NonFiniteLossError
@@ -21,6 +34,10 @@ __all__ = [  # noqa: RUF022 - in reading order
     "data",
     # a body and a head
     "image_classifier",
+    "text_classifier",
+    "causal_lm",
+    "seq2seq_lm",
+    "image_to_text",
     "class_names",
     "blocks",
     "Block",
@@ -29,6 +46,10 @@ __all__ = [  # noqa: RUF022 - in reading order
     "feature_extraction",
     "staged_fine_tuning",
     "from_scratch",
+    "lora",
+    "bitfit",
+    "norm_tuning",
+    "LoRA",
     "Plan",
     "Stage",
     # doing it
@@ -37,6 +58,15 @@ __all__ = [  # noqa: RUF022 - in reading order
     "LayerwiseOptimizer",
     "NonFiniteLossError",
     "AuditError",
+    # adapters by hand, and as files
+    "add_lora",
+    "adopt_lora",
+    "save_adapter",
+    "load_adapter",
+    "merge_adapter",
+    "unmerge_adapter",
+    "set_adapter",
+    "remove_adapter",
     # using it
     "predict",
     "Report",

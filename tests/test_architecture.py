@@ -11,12 +11,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "keras_transfer"
 
 # The steps of the data's path: a module imports only from its own step and those before it.
-STEPS = ["errors", "state", "data", "backbones", "builders", "adapters", "plans", "evaluation", "training"]
+STEPS = ["errors", "state", "card", "data", "backbones", "builders", "adapters", "plans", "evaluation", "training"]
 
 # One door per outside library. Those that every module may use: keras and numpy.
 DOORS = {
     "tensorflow": {"data/pipeline.py"},
     "tensorflow_datasets": {"data/tfds.py"},
+    "keras_hub": {"backbones/hub.py"},
     "PIL": {"data/decoding.py"},
     "sklearn": {"data/digits.py", "evaluation/report.py", "training/linear_probe.py"},
     "safetensors": {"adapters/files.py", "adapters/peft.py"},

@@ -16,6 +16,7 @@ from keras_transfer.adapters.matrices import matrix
 from keras_transfer.adapters.places import Place, places
 from keras_transfer.adapters.table import AdapterTable, Row, kind
 from keras_transfer.adapters.targets import select
+from keras_transfer.backbones.freezing import is_bias
 from keras_transfer.errors import explain, nearest
 
 DEFAULT = "default"
@@ -88,6 +89,60 @@ def add_lora(
     return dataclasses.replace(table(model, name), passed_over=selection.passed_over)
 
 
+def carry_out(
+    model: keras.Model, spec: LoRA, *, name: str = DEFAULT, train: Sequence[keras.Layer] = (), seed: int | None = None
+) -> AdapterTable:
+    """Sees to it that the adapter which `spec` describes is on the model, counts and trains, whatever there was.
+
+    Puts it on; adopts adapters of Keras' own where the spec asks for Keras' factors; goes on with an adapter of that
+    name that is just what the spec asks for.
+
+    Raises:
+        ValueError: as `add_lora`; where the model's adapter of that name is another one.
+    """
+    if _adapted_by_keras(model) and spec.factors == "keras":
+        return adopt_lora(model, name=name, train=train, biases=spec.biases)
+    if name not in names(model):
+        return add_lora(model, spec, name=name, train=train, seed=seed)
+    asked = {id(target.layer): layers.factors_spec(spec, target.rank) for target in select(model, spec, head=train).targets}
+    there = {
+        id(layer): layers.adapters_of(layer)[name].spec
+        for layer in layers.adapted_layers(model)
+        if name in layers.adapters_of(layer)
+    }
+    if asked != there:
+        given = sorted({str(each) for each in there.values()})
+        raise ValueError(
+            explain(
+                f"{model.name} carries an adapter {name!r} that is another one than the stage asks for.",
+                given=f"{len(there)} layers, {'; '.join(given)}",
+                expected=f"{spec}: {len(asked)} layers",
+                to_mend="`remove_adapter` it, or write the stage with its LoRA",
+            )
+        )
+    activate(model, name, active(model))
+    return table(model, name)
+
+
+def touched(model: keras.Model, spec: LoRA, *, train: Sequence[keras.Layer] = ()) -> list[keras.Layer]:
+    """The layers in which anything would train, or does, under this spec: adapted ones, and those of biases.
+
+    Raises:
+        ValueError: as `add_lora`, without changing the model.
+    """
+    theirs = _adapted_by_keras(model)
+    if theirs and spec.factors != "keras":
+        _check_not_adapted_by_keras(model)
+    adapted = theirs or [target.layer for target in select(model, spec, head=train).targets]
+    biases = {id(variable) for variable in _biases(model, spec, adapted)}
+    owners = [
+        layer
+        for layer in state.sublayers(model)
+        if any(id(variable) in biases for variable in state.own_trainable_variables(layer))
+    ]
+    return [*adapted, *owners]
+
+
 def adopt_lora(
     model: keras.Model, *, name: str = DEFAULT, train: Sequence[keras.Layer] = (), biases: str = "none"
 ) -> AdapterTable:
@@ -116,7 +171,7 @@ def adopt_lora(
     (20, 2)
     """
     check_name(model, name)
-    found = [layer for layer in state.sublayers(model) if getattr(layer, "lora_enabled", False)]
+    found = _adapted_by_keras(model)
     if not found:
         raise ValueError(
             explain(
@@ -316,8 +371,12 @@ def _spec(spec: LoRA | None, options: dict[str, Any]) -> LoRA:
     return spec
 
 
+def _adapted_by_keras(model: keras.Model) -> list[keras.Layer]:
+    return [layer for layer in state.sublayers(model) if getattr(layer, "lora_enabled", False)]
+
+
 def _check_not_adapted_by_keras(model: keras.Model) -> None:
-    found = [layer.name for layer in state.sublayers(model) if getattr(layer, "lora_enabled", False)]
+    found = [layer.name for layer in _adapted_by_keras(model)]
     if found:
         raise ValueError(
             explain(
@@ -362,7 +421,7 @@ def _biases(model: keras.Model, spec: LoRA, adapted: Sequence[keras.Layer]) -> l
         for layer in within
         if not isinstance(layer, keras.layers.BatchNormalization)
         for variable in state.own_trainable_variables(layer)
-        if variable.name in ("bias", "beta") or variable.name.endswith("_bias")
+        if is_bias(variable)
     ]
 
 

@@ -8,7 +8,7 @@ trained on are the features that it will see in use, and they can be computed on
 
 import inspect
 import types
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 import keras
@@ -17,6 +17,8 @@ from keras_transfer import state
 from keras_transfer.errors import explain
 
 BatchNorm = Literal["frozen", "adapt"]
+Part = Literal["whole", "biases", "norms"]
+PARTS = ("whole", "biases", "norms")
 
 
 def _call_as_at_inference(self, *args, **kwargs):
@@ -76,12 +78,19 @@ def freeze(model: keras.Model) -> None:
         set_inference(layer, True)
 
 
-def wake(model: keras.Model, layers: Iterable[keras.Layer], *, batch_norm: BatchNorm = "frozen") -> None:
+def wake(
+    model: keras.Model,
+    layers: Iterable[keras.Layer] | Mapping[keras.Layer, Part],
+    *,
+    batch_norm: BatchNorm = "frozen",
+) -> None:
     """Makes exactly `layers` train and follow `training`; freezes every other layer of the model.
 
     Args:
         model: the model, `layers` somewhere inside it.
-        layers: the layers to train; those below a composite layer are to be named as well.
+        layers: the layers to train; those below a composite layer are to be named as well. A mapping says which weights
+            of each layer train: `"whole"`, its `"biases"` or, if it normalises, its scale and offset (`"norms"`). The
+            layer follows `training` in each case.
         batch_norm: `"frozen"` leaves every batch normalisation as it was pretrained, statistics, scale and offset, also
             in the awake part. `"adapt"` trains those in the awake part and lets their statistics follow the new data.
 
@@ -92,6 +101,32 @@ def wake(model: keras.Model, layers: Iterable[keras.Layer], *, batch_norm: Batch
         raise ValueError(
             explain("`batch_norm` names no policy.", given=repr(batch_norm), expected="'frozen' or 'adapt'")
         )
+    parts = {layer: layers[layer] if isinstance(layers, Mapping) else "whole" for layer in layers}
+    follow_training(model, parts, batch_norm=batch_norm)
+    everything = state.sublayers(model)
+    wanted = {
+        id(variable)
+        for layer, part in parts.items()
+        if batch_norm == "adapt" or not is_batch_norm(layer)
+        for variable in weights_of(layer, part)
+    }
+    # From the containers down, because a container's flag is handed on to all that it holds.
+    for layer in [model, *everything]:
+        layer.trainable = any(id(variable) in wanted for variable in _could_train(layer)) or _follows(layer, parts)
+    for layer in everything:
+        for variable in state.own_trainable_variables(layer):
+            variable.trainable = id(variable) in wanted
+    _check_what_trains(model, wanted)
+
+
+def follow_training(
+    model: keras.Model, layers: Iterable[keras.Layer], *, batch_norm: BatchNorm = "frozen"
+) -> None:
+    """Lets exactly `layers` follow `training`; every other layer of the model runs as at inference.
+
+    Raises:
+        ValueError: if a layer is not part of the model.
+    """
     everything = state.sublayers(model)
     named = {id(layer): layer for layer in layers}
     strangers = named.keys() - {id(layer) for layer in everything}
@@ -102,24 +137,52 @@ def wake(model: keras.Model, layers: Iterable[keras.Layer], *, batch_norm: Batch
                 given=[named[stranger].name for stranger in strangers],
             )
         )
-    trains = {key for key, layer in named.items() if batch_norm == "adapt" or not is_batch_norm(layer)}
-    # From the containers down, because a container's flag is handed on to all that it holds.
-    for layer in [model, *everything]:
-        layer.trainable = id(layer) in trains or any(id(below) in trains for below in state.sublayers(layer))
+    follows = {key for key, layer in named.items() if batch_norm == "adapt" or not is_batch_norm(layer)}
     for layer in everything:
-        for variable in state.own_trainable_variables(layer):
-            variable.trainable = id(layer) in trains
-        set_inference(layer, id(layer) not in trains and not _holds_any(layer, trains))
-    _check_what_trains(model, [layer for layer in everything if id(layer) in trains])
+        set_inference(layer, id(layer) not in follows and not _holds_any(layer, follows))
+
+
+def weights_of(layer: keras.Layer, part: Part) -> list[keras.Variable]:
+    """The weights that a layer made itself and that belong to a part of it.
+
+    Example:
+
+    >>> dense = keras.layers.Dense(2)
+    >>> dense.build((None, 3))
+    >>> [variable.name for variable in weights_of(dense, "biases")], weights_of(dense, "norms")
+    (['bias'], [])
+    """
+    own = state.own_trainable_variables(layer)
+    if part == "biases":
+        return [variable for variable in own if is_bias(variable) and not is_batch_norm(layer)]
+    if part == "norms":
+        return own if "norm" in type(layer).__name__.lower() and not is_batch_norm(layer) else []
+    return own
+
+
+def is_bias(variable: keras.Variable) -> bool:
+    """Whether a weight is added and never multiplied: a bias, or the offset of a normalisation."""
+    return variable.name in ("bias", "beta") or variable.name.endswith("_bias")
+
+
+def _could_train(layer: keras.Layer) -> list[keras.Variable]:
+    return [
+        variable for below in [layer, *state.sublayers(layer)] for variable in state.own_trainable_variables(below)
+    ]
+
+
+def _follows(layer: keras.Layer, layers: Iterable[keras.Layer]) -> bool:
+    """Whether a layer without weights of its own is awake, or holds one that is."""
+    awake = {id(each) for each in layers if not state.own_trainable_variables(each)}
+    return id(layer) in awake or _holds_any(layer, awake)
 
 
 def _holds_any(layer: keras.Layer, keys: Collection[int]) -> bool:
     return any(id(below) in keys for below in state.sublayers(layer))
 
 
-def _check_what_trains(model: keras.Model, layers: Iterable[keras.Layer]) -> None:
+def _check_what_trains(model: keras.Model, wanted: Collection[int]) -> None:
     """Raises where Keras would train another set of variables than was asked for."""
-    wanted = {id(variable) for layer in layers for variable in state.own_trainable_variables(layer)}
     found = {id(variable) for variable in model.trainable_variables}
     wrong = [identity.path for identity, variable in state.walk(model) if id(variable) in wanted ^ found]
     if wrong:

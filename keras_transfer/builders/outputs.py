@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_transfer.builders.card import class_names
+from keras_transfer.card import class_names
 from keras_transfer.errors import explain
 
 

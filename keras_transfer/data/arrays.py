@@ -24,7 +24,7 @@ def arrays(pictures: Any, labels: Any, *, name: str = "x") -> Found:
     """
     pictures = keras.ops.convert_to_numpy(pictures) if keras.ops.is_tensor(pictures) else pictures
     pictures = pictures if hasattr(pictures, "shape") or isinstance(pictures, Sequence) else np.asarray(pictures)
-    class_names, declared = _class_names(labels)
+    class_names, declared = class_names_of(labels)
     if len(pictures) != len(class_names):
         raise ValueError(
             explain(
@@ -49,7 +49,7 @@ def arrays(pictures: Any, labels: Any, *, name: str = "x") -> Found:
     return Found({WHOLE: ArrayExamples(pictures, class_names, name=name)}, {WHOLE: declared})
 
 
-def _class_names(labels: Any) -> tuple[list[str], set[str]]:
+def class_names_of(labels: Any) -> tuple[list[str], set[str]]:
     """(The name of each picture's class, all names that the labels have room for)."""
     given = np.asarray(keras.ops.convert_to_numpy(labels) if keras.ops.is_tensor(labels) else labels)
     if given.ndim == 2 and given.shape[1] == 1:

@@ -1,10 +1,10 @@
-"""One split's worth of pictures wherever they lie, by number: the common form of every source."""
+"""One split's worth of pictures or texts wherever they lie, by number: the common form of every source."""
 
 import abc
 import hashlib
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -13,21 +13,15 @@ from keras_transfer.errors import explain
 
 
 class Examples(abc.ABC):
-    """Pictures with the names of their classes, in a fixed order, each reached by its number from any thread."""
+    """What there is to learn from with the names of its classes, in a fixed order, each reached by its number."""
+
+    noun: ClassVar[str] = "example"
+    """What one is called in messages."""
 
     class_names: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.class_names)
-
-    @abc.abstractmethod
-    def picture(self, number: int, at_least: tuple[int, int] | None = None) -> np.ndarray:
-        """The pixels of one example: uint8 or float32 of shape (height, width, 3), 0..255.
-
-        Args:
-            number: which one.
-            at_least: (height, width) that it will be brought to, see `decoding.decode`; all of its pixels if not given.
-        """
 
     @abc.abstractmethod
     def describe(self, number: int) -> str:
@@ -42,11 +36,26 @@ class Examples(abc.ABC):
         """These examples alone, in this order."""
 
 
+class PictureExamples(Examples):
+    """Pictures, each reached by its number from any thread."""
+
+    noun = "picture"
+
+    @abc.abstractmethod
+    def picture(self, number: int, at_least: tuple[int, int] | None = None) -> np.ndarray:
+        """The pixels of one example: uint8 or float32 of shape (height, width, 3), 0..255.
+
+        Args:
+            number: which one.
+            at_least: (height, width) that it will be brought to, see `decoding.decode`; all of its pixels if not given.
+        """
+
+
 def _taken(sequence: Sequence, numbers: Sequence[int]) -> list:
     return [sequence[number] for number in numbers]
 
 
-class FileExamples(Examples):
+class FileExamples(PictureExamples):
     """Pictures in files.
 
     Args:
@@ -89,7 +98,7 @@ class FileExamples(Examples):
         return type(self)(_taken(self.paths, numbers), _taken(self.class_names, numbers))
 
 
-class EncodedExamples(Examples):
+class EncodedExamples(PictureExamples):
     """Pictures as the bytes of a file each, fetched one by one from wherever they are kept.
 
     Args:
@@ -135,7 +144,7 @@ class EncodedExamples(Examples):
         )
 
 
-class ArrayExamples(Examples):
+class ArrayExamples(PictureExamples):
     """Pictures that are arrays already.
 
     Args:
@@ -201,3 +210,125 @@ class ArrayExamples(Examples):
         if picture.min() < 0 or picture.max() > 255:
             return f"pixels of {picture.min():g}..{picture.max():g}, where 0..255 was expected"
         return None
+
+
+class TextExamples(Examples):
+    """Texts.
+
+    Args:
+        texts: one for each example.
+        class_names: one name for each.
+        place: what a reader finds the text with this number by, for instance `"train.tsv, line 12"`.
+        numbers: the numbers that `place` knows the texts by; all of them, in order, if not given.
+        longest: how many characters a text may have; more are a file that was read as one text.
+    """
+
+    noun = "text"
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        class_names: Sequence[str],
+        *,
+        place: Callable[[int], str],
+        numbers: Sequence[int] | None = None,
+        longest: int | None = 1_000_000,
+    ) -> None:
+        self.texts = list(texts)
+        self.class_names = list(class_names)
+        self.place = place
+        self.numbers = range(len(self.class_names)) if numbers is None else list(numbers)
+        self.longest = longest
+
+    def describe(self, number: int) -> str:
+        """What a reader finds the text by."""
+        return self.place(self.numbers[number])
+
+    def inspect(self, number: int) -> tuple[bytes, str | None]:
+        """(SHA-256 of the text in UTF-8, what is wrong with it or `None`)."""
+        text = self.texts[number]
+        if not isinstance(text, str):
+            return b"", f"is no text but {type(text).__name__} {text!r:.40}"
+        # Bytes that are no UTF-8 come as lone surrogates, see `tables.decoded`.
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
+        return digest.digest(), self._wrong_with(text)
+
+    def select(self, numbers: Sequence[int]) -> Self:
+        """These texts alone, in this order."""
+        return type(self)(
+            _taken(self.texts, numbers),
+            _taken(self.class_names, numbers),
+            place=self.place,
+            numbers=_taken(self.numbers, numbers),
+            longest=self.longest,
+        )
+
+    def _wrong_with(self, text: str) -> str | None:
+        if self.longest is not None and len(text) > self.longest:
+            return f"has {len(text):,} characters; more than {self.longest:,} are hardly one text"
+        return _wrong_with_text(text)
+
+
+class PairExamples(Examples):
+    """Prompts, each with its response.
+
+    Args:
+        prompts: one for each example.
+        responses: one for each.
+        place: what a reader finds the pair with this number by, for instance `"train.tsv, line 12"`.
+        numbers: the numbers that `place` knows the pairs by; all of them, in order, if not given.
+    """
+
+    noun = "pair"
+
+    def __init__(
+        self,
+        prompts: Sequence[str],
+        responses: Sequence[str],
+        *,
+        place: Callable[[int], str],
+        numbers: Sequence[int] | None = None,
+    ) -> None:
+        self.prompts = list(prompts)
+        self.responses = list(responses)
+        self.class_names = [""] * len(self.prompts)
+        self.place = place
+        self.numbers = range(len(self.prompts)) if numbers is None else list(numbers)
+
+    def describe(self, number: int) -> str:
+        """What a reader finds the pair by."""
+        return self.place(self.numbers[number])
+
+    def inspect(self, number: int) -> tuple[bytes, str | None]:
+        """(SHA-256 of both in UTF-8, what is wrong with one of them or `None`)."""
+        digest = hashlib.sha256()
+        for part, text in (("prompt", self.prompts[number]), ("response", self.responses[number])):
+            if not isinstance(text, str):
+                return b"", f"its {part} is no text but {type(text).__name__} {text!r:.40}"
+            digest.update(f"{len(text)} {text}".encode("utf-8", "surrogatepass"))
+            reason = _wrong_with_text(text)
+            if reason is not None:
+                return digest.digest(), f"its {part} {reason}"
+        return digest.digest(), None
+
+    def select(self, numbers: Sequence[int]) -> Self:
+        """These pairs alone, in this order."""
+        return type(self)(
+            _taken(self.prompts, numbers),
+            _taken(self.responses, numbers),
+            place=self.place,
+            numbers=_taken(self.numbers, numbers),
+        )
+
+
+def _wrong_with_text(text: str) -> str | None:
+    if not text.strip():
+        return "has no text"
+    if "\0" in text:
+        return f"has a NUL byte after {text.index(chr(0)):,} characters"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        byte = ord(text[error.start]) & 0xFF
+        return f"is not UTF-8: byte 0x{byte:02x} after {error.start:,} characters"
+    return None

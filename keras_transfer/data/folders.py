@@ -2,6 +2,7 @@
 
 import pathlib
 import unicodedata
+from collections.abc import Callable
 
 from keras_transfer.data import decoding
 from keras_transfer.data.examples import FileExamples
@@ -12,23 +13,38 @@ from keras_transfer.errors import explain, nearest
 _LITTER = ("thumbs.db", "desktop.ini", "__macosx")
 
 
-def _entries(path: pathlib.Path) -> list[pathlib.Path]:
+def entries(path: pathlib.Path) -> list[pathlib.Path]:
+    """What lies in a folder in the order of its names, without what systems leave there."""
     seen = (entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.name.lower() not in _LITTER)
-    return sorted(seen, key=lambda entry: _normal(entry.name))
+    return sorted(seen, key=lambda entry: normal(entry.name))
 
 
-def _normal(name: str) -> str:
+def normal(name: str) -> str:
+    """A file's name, as it would be called on any system."""
     # One and the same name is stored in two ways, composed by Linux and taken apart by macOS.
     return unicodedata.normalize("NFC", name)
 
 
-def folder(path: pathlib.Path) -> Found:
+def picture_folder(path: pathlib.Path) -> Found:
     """The pictures below a folder: one folder per class, or `train`, `val`, `test` with one folder per class each.
 
     Raises:
         ValueError: it holds no folder, or one beside its splits that is no split.
     """
-    folders = [entry for entry in _entries(path) if entry.is_dir()]
+    return by_class(path, _pictures_below)
+
+
+def by_class(path: pathlib.Path, classes_below: Callable[[pathlib.Path, str, Found], None]) -> Found:
+    """What is below a folder: one folder per class, or `train`, `val`, `test` with one folder per class each.
+
+    Args:
+        path: the folder.
+        classes_below: reads the folders of the classes in a folder into a split of what is found.
+
+    Raises:
+        ValueError: it holds no folder, or one beside its splits that is no split.
+    """
+    folders = [entry for entry in entries(path) if entry.is_dir()]
     if not folders:
         raise ValueError(
             explain(
@@ -37,12 +53,10 @@ def folder(path: pathlib.Path) -> Found:
                 expected="one folder per class, or train/, val/ and test/ with one folder per class each",
             )
         )
-    divided = [
-        entry for entry in folders if split_name(entry.name) and any(inner.is_dir() for inner in _entries(entry))
-    ]
+    divided = [entry for entry in folders if split_name(entry.name) and any(inner.is_dir() for inner in entries(entry))]
     found = Found({}, {})
     if not divided:
-        _classes_below(path, WHOLE, found)
+        classes_below(path, WHOLE, found)
         return found
     for entry in folders:
         name = split_name(entry.name)
@@ -58,20 +72,20 @@ def folder(path: pathlib.Path) -> Found:
                     to_mend="give the folders that you mean as {'train': …, 'validation': …, 'test': …}",
                 )
             )
-        _classes_below(entry, name, found)
+        classes_below(entry, name, found)
     return found
 
 
-def _classes_below(path: pathlib.Path, split: str, found: Found) -> None:
+def _pictures_below(path: pathlib.Path, split: str, found: Found) -> None:
     paths: list[pathlib.Path] = []
     class_names: list[str] = []
     others: dict[str, int] = {}
     found.declared[split] = set()
-    for entry in _entries(path):
+    for entry in entries(path):
         if entry.is_dir():
-            class_name = _normal(entry.name)
+            class_name = normal(entry.name)
             found.declared[split].add(class_name)
-            for file in _files_below(entry, {entry.resolve()}):
+            for file in files_below(entry, {entry.resolve()}):
                 if _is_meant(file, found, others):
                     paths.append(file)
                     class_names.append(class_name)
@@ -83,14 +97,15 @@ def _classes_below(path: pathlib.Path, split: str, found: Found) -> None:
         found.notes.append(f"files below {path} that are no pictures were passed over: {listed}")
 
 
-def _files_below(path: pathlib.Path, above: set[pathlib.Path]) -> list[pathlib.Path]:
+def files_below(path: pathlib.Path, above: set[pathlib.Path]) -> list[pathlib.Path]:
+    """Every file below a folder, but none that is only reached by a link back into `above`."""
     files: list[pathlib.Path] = []
-    for entry in _entries(path):
+    for entry in entries(path):
         if not entry.is_dir():
             files.append(entry)
         # A link may lead back up.
         elif (place := entry.resolve()) not in above:
-            files += _files_below(entry, above | {place})
+            files += files_below(entry, above | {place})
     return files
 
 

@@ -40,6 +40,11 @@ class ImageSplits(Splits):
         self.augment = augment
         self.augmentation = augmentation(augment)
 
+    @property
+    def varies(self) -> bool:
+        """Whether a training picture looks different in every epoch, because it is augmented."""
+        return self.augmentation != Augmentation()
+
     def size(self, model: Any = None) -> tuple[int, int]:
         """The (height, width) that pictures are brought to: the model's, or `image_size` where it takes any.
 
@@ -98,8 +103,8 @@ class ImageSplits(Splits):
             epochs=epochs,
         )
 
-    def evaluation_batches(self, split: Split, model: Any) -> "Dataset":
-        """Batches of one split, in order, once, without augmentation.
+    def evaluation_batches(self, split: Split, model: Any, *, in_order: bool = True) -> "Dataset":
+        """Batches of one split, in order whatever `in_order` is, once, without augmentation.
 
         Returns:
             A dataset of (x, y): float32 of shape (batch, height, width, 3), 0..255, and int64 of shape (batch,).

@@ -20,7 +20,7 @@ import tensorflow as tf
 from keras_transfer.data import reading
 from keras_transfer.data.augmentation import Augmentation, augmented
 from keras_transfer.data.decoding import resize
-from keras_transfer.data.examples import Examples
+from keras_transfer.data.examples import PictureExamples
 from keras_transfer.data.scanning import processors, refuse, scan
 from keras_transfer.data.splits import order
 
@@ -54,8 +54,11 @@ class _Calls:
         self._running = 0
         self._last = -math.inf
 
-    def map(self, function: Callable, arguments: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
-        """What a Python function makes of tensors, in a dataset's graph; it must be a function of them alone."""
+    def map(self, function: Callable, arguments: Sequence[tf.Tensor], dtype: Any) -> Any:
+        """What a Python function makes of tensors, in a dataset's graph; it must be a function of them alone.
+
+        With a list of types it makes a list of tensors.
+        """
 
         def counted(*values: np.ndarray) -> np.ndarray:
             with self._lock:
@@ -82,7 +85,7 @@ atexit.register(_calls.end)
 
 
 def training_batches(
-    examples: Examples,
+    examples: PictureExamples,
     labels: np.ndarray,
     augment: Augmentation | Callable,
     *,
@@ -152,7 +155,9 @@ def training_batches(
     return _fed(batches.apply(tf.data.experimental.assert_cardinality(remaining)))
 
 
-def evaluation_batches(examples: Examples, labels: np.ndarray, *, size: tuple[int, int], batch_size: int) -> Dataset:
+def evaluation_batches(
+    examples: PictureExamples, labels: np.ndarray, *, size: tuple[int, int], batch_size: int
+) -> Dataset:
     """Batches of all examples, in order, once, unchanged but for their size.
 
     Returns:
@@ -184,11 +189,42 @@ def picture_batches(pictures: Any, *, image_size: tuple[int, int], batch_size: i
     """
     examples = reading.pictures(pictures)
     _, problems = scan(examples)
-    refuse(problems.values(), to_mend="leave them out, or give them in a format that is read")
+    refuse(problems.values(), noun="picture", to_mend="leave them out, or give them in a format that is read")
     return _fed(_pictures(examples, image_size).batch(batch_size))
 
 
-def _pictures(examples: Examples, size: tuple[int, int]) -> Dataset:
+def computed_batches(
+    batch: Callable[[int], Any], *, example: Any, first_step: int = 0, last_step: int | None = None
+) -> Dataset:
+    """Batches that Python computes, each from the number of its step.
+
+    Args:
+        batch: gives the arrays of a step, in dictionaries and tuples; a function of the step alone.
+        example: the batch of some step, which shows structure, types and ranks.
+        first_step: the step to begin with.
+        last_step: the step to end before; without it there is no end.
+
+    Example:
+
+    >>> batches = computed_batches(lambda step: np.full(step, step), example=np.array([0]), first_step=1, last_step=3)
+    >>> [batch.tolist() for batch in batches.as_numpy_iterator()]
+    [[1], [2, 2]]
+    """
+    arrays = tf.nest.flatten(example)
+
+    def compute(step: np.ndarray) -> list[np.ndarray]:
+        return arrays if _calls.ending else tf.nest.flatten(batch(int(step)))
+
+    def tensors(step: tf.Tensor) -> Any:
+        computed = _calls.map(compute, [step], [array.dtype for array in arrays])
+        shaped = [tf.ensure_shape(one, [None] * array.ndim) for one, array in zip(computed, arrays, strict=True)]
+        return tf.nest.pack_sequence_as(example, shaped)
+
+    counted = Dataset.counter(first_step) if last_step is None else Dataset.range(first_step, last_step)
+    return _fed(counted.map(tensors))
+
+
+def _pictures(examples: PictureExamples, size: tuple[int, int]) -> Dataset:
     def load(number: np.ndarray) -> np.ndarray:
         if _calls.ending:
             return np.zeros((*size, 3), np.float32)

@@ -1,15 +1,16 @@
 """Reads a source of any kind: a folder, a TFDS name, a manifest, arrays, or a mapping of split name to any of these."""
 
+import functools
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_transfer.data import arrays, folders, manifests
-from keras_transfer.data.examples import ArrayExamples, EncodedExamples, Examples, FileExamples
+from keras_transfer.data.examples import ArrayExamples, EncodedExamples, FileExamples, PictureExamples
 from keras_transfer.data.sources import SPLIT_NAMES, WHOLE, Found, split_name
 from keras_transfer.errors import explain, nearest
 
@@ -25,7 +26,7 @@ def read(source: Any, *, data_dir: str | os.PathLike | None = None) -> Found:
         ValueError: it is none of these, or is not there.
     """
     if isinstance(source, Mapping):
-        return _mapping(source, data_dir)
+        return by_split(source, functools.partial(read, data_dir=data_dir))
     if (
         isinstance(source, tuple | list)
         and len(source) == 2
@@ -33,7 +34,13 @@ def read(source: Any, *, data_dir: str | os.PathLike | None = None) -> Found:
     ):
         return arrays.arrays(*source)
     if isinstance(source, str | os.PathLike):
-        return _named(source, data_dir)
+        return named(
+            source,
+            folder=folders.picture_folder,
+            table=manifests.manifest,
+            dataset=functools.partial(_dataset, data_dir=data_dir),
+            folder_holds="pictures",
+        )
     raise ValueError(
         explain(
             "`source` is nothing that pictures can be read from.",
@@ -44,31 +51,52 @@ def read(source: Any, *, data_dir: str | os.PathLike | None = None) -> Found:
     )
 
 
-def _named(source: str | os.PathLike, data_dir: str | os.PathLike | None) -> Found:
+def _dataset(name: str, *, data_dir: str | os.PathLike | None) -> Found:
+    from keras_transfer.data import tfds
+
+    return tfds.pictures(name, data_dir=data_dir)
+
+
+def named(
+    source: str | os.PathLike,
+    *,
+    folder: Callable[[pathlib.Path], Found],
+    table: Callable[[pathlib.Path], Found],
+    dataset: Callable[[str], Found],
+    folder_holds: str,
+) -> Found:
+    """What is found where a source says: the first three read a folder, a table, and a TFDS data set by its name.
+
+    Raises:
+        ValueError: it is not there.
+    """
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
-        return folders.folder(path)
+        return folder(path)
     if path.suffix.lower() in (".csv", ".tsv"):
         if path.is_file():
-            return manifests.manifest(path)
+            return table(path)
     elif (
         isinstance(source, str) and not path.is_absolute() and not source.startswith((".", "~")) and "\\" not in source
     ):
-        from keras_transfer.data import tfds
-
-        return tfds.dataset(source, data_dir=data_dir)
+        return dataset(source)
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     raise ValueError(
         explain(
-            "There is no such folder or manifest.",
+            "There is no such folder or table.",
             given=repr(str(source)),
-            expected="a folder of pictures, a .csv or .tsv file, or a TFDS name",
+            expected=f"a folder of {folder_holds}, a .csv or .tsv file, or a TFDS name",
             nearest=nearest(path.name, beside),
         )
     )
 
 
-def _mapping(sources: Mapping[str, Any], data_dir: str | os.PathLike | None) -> Found:
+def by_split(sources: Mapping[str, Any], read: Callable[[Any], Found]) -> Found:
+    """What sources hold that are given as `{"train": …, "test": …}`, each read by `read`.
+
+    Raises:
+        ValueError: a key is no split, or a source is divided itself and has none of that name.
+    """
     found = Found({}, {})
     for key, source in sources.items():
         name = split_name(str(key))
@@ -81,7 +109,7 @@ def _mapping(sources: Mapping[str, Any], data_dir: str | os.PathLike | None) -> 
                     nearest=nearest(str(key), SPLIT_NAMES) if name is None else None,
                 )
             )
-        part = read(source, data_dir=data_dir)
+        part = read(source)
         holds = name if name in part.splits else WHOLE
         if holds not in part.splits:
             raise ValueError(
@@ -98,10 +126,11 @@ def _mapping(sources: Mapping[str, Any], data_dir: str | os.PathLike | None) -> 
         found.problems += part.problems
         found.notes += part.notes
         found.classes = found.classes or part.classes
+        found.is_labelled = part.is_labelled
     return found
 
 
-def pictures(given: Any) -> Examples:
+def pictures(given: Any) -> PictureExamples:
     """Pictures without labels, for prediction.
 
     Args:

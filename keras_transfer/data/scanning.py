@@ -28,7 +28,7 @@ def processors() -> int:
 def scan(examples: Examples) -> tuple[list[bytes], dict[int, Problem]]:
     """The SHA-256 of every example's content, and the problem of each that has one, by its number.
 
-    Every byte is read and decoded once, on all processors; memory does not grow with the size of the pictures.
+    Every byte is read and decoded once, on all processors; memory does not grow with the size of the examples.
     """
     digests: list[bytes] = []
     problems: dict[int, Problem] = {}
@@ -43,7 +43,7 @@ def scan(examples: Examples) -> tuple[list[bytes], dict[int, Problem]]:
     return digests, problems
 
 
-def refuse(problems: Iterable[Problem], *, to_mend: str) -> None:
+def refuse(problems: Iterable[Problem], *, to_mend: str, noun: str = "example") -> None:
     """Raises one error that lists every problem, if there is any.
 
     Raises:
@@ -59,7 +59,7 @@ def refuse(problems: Iterable[Problem], *, to_mend: str) -> None:
             explain(
                 f"The data has {len(listed)} {'problem' if len(listed) == 1 else 'problems'}.",
                 given="\n".join(listed),
-                expected="pictures that can be read to their end, and every class in every split",
+                expected=f"{noun}s that can be read to their end, and every class in every split",
                 to_mend=to_mend,
             )
         )

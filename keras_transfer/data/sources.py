@@ -33,6 +33,7 @@ class Found:
         classes: the order of the classes, where the source has one of its own.
         problems: what is wrong already, leaving no example to skip.
         notes: what a reader of the splits should know.
+        is_labelled: whether the examples have classes to be told apart.
     """
 
     splits: dict[str, Examples]
@@ -40,6 +41,7 @@ class Found:
     classes: tuple[str, ...] | None = None
     problems: list[Problem] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
+    is_labelled: bool = True
 
 
 def split_name(name: str) -> str | None:

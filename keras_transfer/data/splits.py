@@ -32,12 +32,29 @@ def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, its first column on the left, the others on the right.
+
+    Example:
+
+    >>> table([["class", "train"], ["ant", "12"]])
+    ['class  train', 'ant       12']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+
+
 class Split:
     """One of train, validation and test: labelled examples, each reached by its number.
 
     Attributes:
         name: `"train"`, `"validation"` or `"test"`.
-        labels: class numbers, int64 of shape (examples,).
+        labels: class numbers, int64 of shape (examples,); none where there are no classes.
         classes: the names that they number.
         digests: SHA-256 of the content of each example.
 
@@ -55,10 +72,11 @@ class Split:
         self.classes = tuple(classes)
         self.examples = examples
         self.digests = list(digests)
-        self.labels = np.array([numbers[class_name] for class_name in examples.class_names], np.int64)
+        named = examples.class_names if classes else ()
+        self.labels = np.array([numbers[class_name] for class_name in named], np.int64)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.examples)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -123,13 +141,23 @@ class Splits(abc.ABC):
         self.classes = self.train.classes
         self.batch_size = batch_size
         self.seed = seed
-        if not isinstance(batch_size, numbers.Integral) or batch_size < 1 or batch_size > len(self.train):
+        self._check_batch_size()
+
+    def _most_rows(self) -> int | None:
+        """How many rows there are to train on, or `None` where that is not known yet."""
+        return len(self.train)
+
+    def _check_batch_size(self) -> None:
+        most = self._most_rows()
+        too_small = not isinstance(self.batch_size, numbers.Integral) or self.batch_size < 1
+        if too_small or (most is not None and self.batch_size > most):
             raise ValueError(
                 explain(
                     "`batch_size` does not fit the training set.",
-                    given=batch_size,
-                    expected=f"a whole number from 1 to {len(self.train)}, the number of training examples",
-                    to_mend=f"batch_size={min(32, len(self.train))}",
+                    given=self.batch_size,
+                    expected="a whole number from 1"
+                    + ("" if most is None else f" to {most}, the number of training examples"),
+                    to_mend=f"batch_size={min(32, most or 32)}",
                 )
             )
 
@@ -149,8 +177,18 @@ class Splits(abc.ABC):
         parts = ["\0".join(self.classes), *(f"{split.name} {split.fingerprint}" for split in self.all)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def steps_per_epoch(self) -> int:
-        """How many batches go through the training set once; the last one may be smaller."""
+    @property
+    def varies(self) -> bool:
+        """Whether a training example looks different in every epoch, because it is augmented."""
+        return False
+
+    def steps_per_epoch(self, model: Any = None) -> int:
+        """How many batches go through the training set once; the last one may be smaller.
+
+        Args:
+            model: what they are for; only a text that is cut into windows has a number of them that depends on it.
+        """
+        del model
         return -(-len(self.train) // self.batch_size)
 
     @abc.abstractmethod
@@ -160,12 +198,21 @@ class Splits(abc.ABC):
         """Batches (x, y) of the epochs, one after another, from any step on; see the kind of data for their shapes."""
 
     @abc.abstractmethod
-    def evaluation_batches(self, split: Split, model: Any) -> "Dataset":
-        """Batches (x, y) of one split, in order, once, unchanged."""
+    def evaluation_batches(self, split: Split, model: Any, *, in_order: bool = True) -> "Dataset":
+        """Batches (x, y) of one split, once, unchanged, in its order or in that of `evaluation_order`."""
+
+    def evaluation_order(self, split: Split, model: Any) -> np.ndarray:
+        """The numbers of a split's examples in the order that is quickest to go through them in."""
+        del model
+        return np.arange(len(split))
 
     @abc.abstractmethod
     def peek(self, split: Split, numbers: Sequence[int], model: Any) -> np.ndarray:
         """Some examples as the model is evaluated on them."""
+
+    def _more(self) -> list[str]:
+        """Lines to print beneath the classes."""
+        return []
 
     def _settings(self) -> str:
         return f"batches of {self.batch_size}, seed {self.seed}"
@@ -173,19 +220,13 @@ class Splits(abc.ABC):
     def __str__(self) -> str:
         """A table of classes by splits, and what there is to say about them."""
         shown = self.classes if len(self.classes) <= 30 else self.classes[:25]
-        rows = [["class", *(split.name for split in self.all)]]
+        rows = [["class" if self.classes else "", *(split.name for split in self.all)]]
         counts = [split.counts for split in self.all]
         rows += [[name, *(str(count[name]) for count in counts)] for name in shown]
         if len(shown) < len(self.classes):
             rows.append([f"… {len(self.classes) - len(shown)} more", *("" for _ in self.all)])
         rows.append(["all", *(str(len(split)) for split in self.all)])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-            )
-            for row in rows
-        ]
+        lines = [*table(rows), *self._more()]
         lines.append(f"fingerprint {self.fingerprint[:16]}, {self._settings()}")
         if self.test is None:
             lines.append("no test split: what is reported is measured on validation")

@@ -7,16 +7,15 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-from keras_transfer.data.examples import EncodedExamples
+from keras_transfer.data.examples import EncodedExamples, Examples, TextExamples
+from keras_transfer.data.scanning import Problem
 from keras_transfer.data.sources import WHOLE, Found, split_name
+from keras_transfer.data.tables import decoded
 from keras_transfer.errors import explain, nearest
 
 
-def dataset(name: str, *, data_dir: str | os.PathLike | None = None) -> Found:
-    """The pictures of a TFDS data set, downloaded and prepared where they are not yet.
-
-    What is prepared here is prepared as ArrayRecord, whose records are reached by number; where it lies prepared as
-    TFRecord, the place of each record is looked up first.
+def pictures(name: str, *, data_dir: str | os.PathLike | None = None) -> Found:
+    """The pictures of a TFDS data set, with their labels.
 
     Args:
         name: as TFDS takes it, for instance `"tf_flowers"` or `"cars196:2.1.0"`.
@@ -24,6 +23,51 @@ def dataset(name: str, *, data_dir: str | os.PathLike | None = None) -> Found:
 
     Raises:
         ValueError: TFDS knows no such set, it cannot be fetched, or it holds no labelled pictures.
+    """
+    builder = _prepared(name, data_dir, "pictures")
+    image, label = _picture_and_label(builder, name)
+
+    def examples(record: Callable, numbers: list[int], class_names: list[str], split: str) -> EncodedExamples:
+        return EncodedExamples(
+            lambda number: record(number)[image], class_names, name=f"{name}:{split}", numbers=numbers
+        )
+
+    return _found(builder, name, label, (label,), examples)
+
+
+def texts(
+    name: str,
+    *,
+    text: str | None = None,
+    label: str | bool | None = None,
+    data_dir: str | os.PathLike | None = None,
+) -> Found:
+    """The texts of a TFDS data set, with their labels.
+
+    Args:
+        name: as TFDS takes it, for instance `"imdb_reviews"` or `"glue/sst2"`.
+        text: the feature that holds the texts; the only one that does, or the set's own choice, if not given.
+        label: the feature that holds the labels, or `False` where texts have none.
+        data_dir: where TFDS keeps its data; its own default if not given.
+
+    Raises:
+        ValueError: TFDS knows no such set, it cannot be fetched, or it holds no such features.
+    """
+    builder = _prepared(name, data_dir, "texts")
+    text, label = _text_and_label(builder, name, text, label)
+
+    def examples(record: Callable, numbers: list[int], class_names: list[str], split: str) -> TextExamples:
+        held = [decoded(record(number)[text]) for number in numbers]
+        return TextExamples(held, class_names, place=lambda number: f"{name}:{split}[{number}]", numbers=numbers)
+
+    return _found(builder, name, label, (text, label) if label else (text,), examples)
+
+
+def _prepared(name: str, data_dir: str | os.PathLike | None, what: str) -> Any:
+    """The builder of a TFDS data set, downloaded and prepared where it is not yet.
+
+    What is prepared here is prepared as ArrayRecord, whose records are reached by number; where it lies prepared as
+    TFRecord, the place of each record is looked up first.
     """
     import tensorflow_datasets as tfds
 
@@ -35,7 +79,7 @@ def dataset(name: str, *, data_dir: str | os.PathLike | None = None) -> Found:
             explain(
                 "There is no such folder, and TFDS knows no data set of that name.",
                 given=repr(name),
-                expected="a folder of pictures, a .csv or .tsv file, or a TFDS name",
+                expected=f"a folder of {what}, a .csv or .tsv file, or a TFDS name",
                 nearest=nearest(name, known),
                 reason=str(error).splitlines()[0],
             )
@@ -43,7 +87,7 @@ def dataset(name: str, *, data_dir: str | os.PathLike | None = None) -> Found:
     if not builder.is_prepared():
         _prepare(builder, name, data_dir)
         builder = tfds.builder(name, data_dir=data_dir)
-    return _found(builder, name)
+    return builder
 
 
 def _prepare(builder: Any, name: str, data_dir: str | os.PathLike | None) -> None:
@@ -74,10 +118,25 @@ def _is_offline() -> bool:
     return False
 
 
-def _found(builder: Any, name: str) -> Found:
-    image, label = _columns(builder, name)
-    names = getattr(builder.info.features[label], "names", None)
-    found = Found({}, {}, classes=tuple(names) if names else None)
+def _found(
+    builder: Any,
+    name: str,
+    label: str | None,
+    keep: tuple[str, ...],
+    examples: Callable[[Callable, list[int], list[str], str], Examples],
+) -> Found:
+    """The splits of a set.
+
+    Args:
+        builder: of the set.
+        name: the set's.
+        label: the feature that holds the labels, or `None` where there are none.
+        keep: the features to decode.
+        examples: makes a split of (what gives a record by its number, the numbers of the labelled records, the names of
+            their classes, the split's name).
+    """
+    names = getattr(builder.info.features[label], "names", None) if label else None
+    found = Found({}, {}, classes=tuple(names) if names else None, is_labelled=label is not None)
     splits = {split: split_name(split) for split in builder.info.splits}
     if list(splits) == ["train"]:
         splits = {"train": WHOLE}
@@ -87,24 +146,58 @@ def _found(builder: Any, name: str) -> Found:
                 f"the split {split!r} of {name} was passed over: it is none of train, validation and test"
             )
             continue
-        record = _records(builder, split, keep=(label,))
+        record = _records(builder, split, keep)
         numbers = range(builder.info.splits[split].num_examples)
-        class_names = [_class_name(record(number)[label], names) for number in numbers]
-        found.splits[meant] = EncodedExamples(
-            lambda number, record=record: record(number)[image], class_names, name=f"{name}:{split}"
-        )
+        class_names = [_class_name(record(number)[label], names) if label else "" for number in numbers]
+        # TFDS writes -1 where a benchmark keeps its labels to itself.
+        hidden = [number for number in numbers if class_names[number] is None]
+        found.problems += [Problem(f"{name}:{split}[{number}]", "has no label (it is -1)") for number in hidden]
+        numbers = [number for number in numbers if class_names[number] is not None]
+        class_names = [class_name for class_name in class_names if class_name is not None]
+        found.splits[meant] = examples(record, numbers, class_names, split)
         # Names without any example in train would be outputs that nothing teaches.
         found.declared[meant] = set(names if names and meant in ("train", WHOLE) else class_names)
     return found
 
 
-def _class_name(label: Any, names: list[str] | None) -> str:
+def _class_name(label: Any, names: list[str] | None) -> str | None:
     if names:
-        return names[int(label)]
+        return names[int(label)] if label >= 0 else None
     return label.decode() if isinstance(label, bytes) else str(label)
 
 
-def _columns(builder: Any, name: str) -> tuple[str, str]:
+def _text_and_label(builder: Any, name: str, text: str | None, label: str | bool | None) -> tuple[str, str | None]:
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    own = [key for key in builder.info.supervised_keys or () if isinstance(key, str)]
+    held = [key for key, feature in features.items() if isinstance(feature, tfds.features.Text)]
+    if text is None:
+        chosen = [key for key in own[:1] if key in held] or held
+        text = chosen[0] if len(chosen) == 1 else None
+    if label is None:
+        labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+        chosen = [key for key in own[1:2] if key in features] or labels
+        label = chosen[0] if len(chosen) == 1 else None
+    wanted = {"text": text} if label is False else {"text": text, "label": label}
+    for kind, key in wanted.items():
+        if key is None or key not in features:
+            raise ValueError(
+                explain(
+                    f"Which feature of the TFDS data set {name!r} holds the {kind} cannot be told."
+                    if key is None
+                    else f"The TFDS data set {name!r} has no such feature.",
+                    given=", ".join(f"{key} ({type(feature).__name__})" for key, feature in features.items())
+                    if key is None
+                    else repr(key),
+                    nearest=nearest(key, features) if key else None,
+                    expected=f"one feature of {kind}, or {kind}=… that names it",
+                )
+            )
+    return text, label or None
+
+
+def _picture_and_label(builder: Any, name: str) -> tuple[str, str]:
     import tensorflow_datasets as tfds
 
     features = builder.info.features

@@ -17,7 +17,7 @@ class StageCost:
         name: the stage's name.
         epochs: epochs that were run.
         seconds: wall-clock time of the stage.
-        images_per_second: training examples seen, divided by the time that training them took.
+        examples_per_second: training examples seen, divided by the time that training them took.
         trainable_parameters: how many numbers the stage could change.
         steps: updates of the weights.
 
@@ -26,19 +26,19 @@ class StageCost:
 
     Example:
 
-    >>> StageCost("head", epochs=3, seconds=12.5, images_per_second=96, trainable_parameters=6405, steps=39).seconds
+    >>> StageCost("head", epochs=3, seconds=12.5, examples_per_second=96, trainable_parameters=6405, steps=39).seconds
     12.5
     """
 
     name: str
     epochs: int
     seconds: float
-    images_per_second: float
+    examples_per_second: float
     trainable_parameters: int
     steps: int
 
     def __post_init__(self):
-        _measure(self, "seconds", "images_per_second", kind=float)
+        _measure(self, "seconds", "examples_per_second", kind=float)
         _measure(self, "epochs", "trainable_parameters", "steps", kind=int)
 
 
@@ -77,12 +77,12 @@ class Cost:
                 f"{stage.epochs:,}",
                 f"{stage.steps:,}",
                 f"{stage.seconds:,.1f}",
-                f"{stage.images_per_second:,.1f}",
+                f"{stage.examples_per_second:,.1f}",
                 f"{stage.trainable_parameters:,}",
             )
             for stage in self.stages
         ]
-        heads = ("stage", "epochs", "steps", "seconds", "images/s", "trainable parameters")
+        heads = ("stage", "epochs", "steps", "seconds", "examples/s", "trainable parameters")
         memory = "not measured" if self.peak_memory_bytes is None else memory_size(self.peak_memory_bytes)
         total = f"in all {duration(self.total_seconds)}, peak memory {memory}"
         return "\n".join([*table([heads, *rows]), total] if rows else [total])

@@ -1,28 +1,37 @@
-"""From a model and pictures to probabilities: the same pixels as in training, whatever form they come in."""
+"""From a model and pictures or texts to probabilities: read just as in training, whatever form they come in."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
+from keras_transfer.backbones import hub
 from keras_transfer.builders.outputs import gives_logits
+from keras_transfer.data import tokenizing
 from keras_transfer.data.splits import Split, Splits
+from keras_transfer.errors import explain
 
 
-def predict(model: keras.Model, pictures, *, batch_size: int = 32) -> np.ndarray:
-    """Class probabilities for pictures.
+def predict(model: keras.Model, examples: Any, *, batch_size: int = 32) -> np.ndarray:
+    """Class probabilities for pictures or texts.
 
-    They are decoded, turned upright and brought to the model's size by the functions that training uses.
+    Pictures are decoded, turned upright and brought to the model's size, texts are split into tokens, by the functions
+    that training uses. Texts of similar length are read together, so that little is padded.
 
     Args:
-        model: an image classifier.
-        pictures: an array (pictures, height, width, 3) of values 0..255, a single picture (height, width, 3), or a list
-            of pictures, each an array of any size, a path or the bytes of an encoded file.
-        batch_size: pictures at a time.
+        model: a classifier of pictures or of texts.
+        examples: for pictures, an array (pictures, height, width, 3) of values 0..255, a single picture (height, width,
+            3), or a list of pictures, each an array of any size, a path or the bytes of an encoded file. For texts, a
+            list of strings, or one string.
+        batch_size: examples at a time.
 
     Returns:
-        A float32 array of shape (pictures, classes), each row summing to 1.
+        A float32 array of shape (examples, classes), in their order, each row summing to 1.
 
     Raises:
-        ValueError: for pictures that cannot be read, each named with its position, or arrays scaled to 0..1.
+        ValueError: for pictures that cannot be read, each named with its position, or arrays scaled to 0..1; for what
+            is no text; for a model that reads text and has no tokenizer, or that writes text.
 
     Example:
 
@@ -31,9 +40,12 @@ def predict(model: keras.Model, pictures, *, batch_size: int = 32) -> np.ndarray
     >>> predict(model, [np.full((40, 60, 3), 128, "uint8")]).shape
     (1, 3)
     """
+    if _reads_text(model):
+        return _of_texts(model, [examples] if isinstance(examples, str) else list(examples), batch_size)
+
     from keras_transfer.data import pipeline
 
-    batches = pipeline.picture_batches(pictures, image_size=model.input_shape[1:3], batch_size=batch_size)
+    batches = pipeline.picture_batches(examples, image_size=model.input_shape[1:3], batch_size=batch_size)
     return probabilities(model, batches)
 
 
@@ -42,9 +54,43 @@ def predict_split(model: keras.Model, splits: Splits, split: Split) -> np.ndarra
     return probabilities(model, splits.evaluation_batches(split, model))
 
 
-def probabilities(model: keras.Model, batches) -> np.ndarray:
+def probabilities(model: keras.Model, batches: Any) -> np.ndarray:
     """Class probabilities for batches as `keras.Model.predict` takes them."""
-    outputs = np.asarray(model.predict(batches, verbose=0), dtype="float32")
+    with hub.taking_packed_inputs(model):
+        return _as_probabilities(model, model.predict(batches, verbose=0))
+
+
+def _reads_text(model: keras.Model) -> bool:
+    return any(tensor.name == "token_ids" for tensor in model.inputs)
+
+
+def _of_texts(model: keras.Model, texts: Sequence[str], batch_size: int) -> np.ndarray:
+    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+        raise ValueError(
+            explain(
+                f"{model.name} is no classifier: it hands out one answer for each token.",
+                expected="a model of kt.text_classifier",
+                to_mend="model.generate(texts)" if hasattr(model, "generate") else None,
+            )
+        )
+    odd = next((place for place, text in enumerate(texts) if not isinstance(text, str)), None)
+    if odd is not None:
+        raise ValueError(
+            explain(
+                f"What {model.name} reads is text.",
+                given=f"{type(texts[odd]).__name__} at place {odd}",
+                expected="a list of strings, or one string",
+            )
+        )
+    found = np.zeros((len(texts), model.output_shape[-1]), np.float32)
+    for numbers, inputs in tokenizing.prediction_batches(model, texts, batch_size=batch_size):
+        with hub.taking_packed_inputs(model):
+            found[numbers] = _as_probabilities(model, model.predict_on_batch(inputs))
+    return found
+
+
+def _as_probabilities(model: keras.Model, outputs: np.ndarray) -> np.ndarray:
+    outputs = np.asarray(outputs, dtype="float32")
     if not gives_logits(model):
         return outputs
     exponentials = np.exp(outputs - outputs.max(axis=-1, keepdims=True))

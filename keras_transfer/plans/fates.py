@@ -3,20 +3,31 @@ itself."""
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import keras
 
-from keras_transfer.backbones.blocks import Block, blocks
+from keras_transfer.adapters import attach
+from keras_transfer.backbones.blocks import Block, Blocks, blocks
+from keras_transfer.backbones.freezing import weights_of
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.plan import Plan, Stage
 
 
 @dataclasses.dataclass(frozen=True)
 class Fate:
-    """What a stage does to one block. `ratio` is its share of the learning rate; `None` means frozen."""
+    """What a stage does to one block.
+
+    Attributes:
+        block: the block.
+        ratio: its share of the learning rate; `None` means frozen.
+        part: what of it trains: the whole, its biases, its norms, or the adapters on it (and what the adapter's spec
+            names beside them).
+    """
 
     block: Block
     ratio: float | None
+    part: Literal["whole", "biases", "norms", "adapters"] = "whole"
 
     @property
     def frozen(self) -> bool:
@@ -28,32 +39,68 @@ def fates(model: keras.Model, stage: Stage) -> list[Fate]:
     """The fate of every block of the model in this stage, bottom to top, the head last.
 
     Raises:
-        ValueError: if the stage names a block that the model does not have, or gives a ratio to one that is frozen.
+        ValueError: if the stage names a block that the model does not have, or gives a ratio to one that is frozen; if
+            its adapters fit no layer.
     """
-    every = list(blocks(model))
-    wanted = [stage.train] if isinstance(stage.train, str) else list(stage.train)
-    awake = {block.name for block in blocks(model).select(wanted)}
-    awake |= {block.name for block in every if block.name == "head"}
+    every = blocks(model)
+    parts = _parts(model, every, stage)
     for name in stage.ratios:
-        if name not in awake:
+        if name not in parts:
+            expected = ", ".join(block.name for block in every if block.name in parts)
             raise ValueError(
                 explain(
                     f"Stage {stage.name!r} gives a ratio to a block that it does not train.",
                     given=f"ratios={{{name!r}: {stage.ratios[name]}}}",
-                    nearest=nearest(name, awake),
-                    expected="one of the blocks that it trains: " + ", ".join(b.name for b in every if b.name in awake),
+                    nearest=nearest(name, parts),
+                    expected=f"one of the blocks that it trains: {expected}",
                 )
             )
     steps_below_head = {block.name: steps for steps, block in enumerate(reversed(every))}
     return [
         Fate(
             block,
-            stage.ratios.get(block.name, stage.layer_decay ** steps_below_head[block.name])
-            if block.name in awake
-            else None,
+            stage.ratios.get(block.name, stage.layer_decay ** steps_below_head[block.name]),
+            parts[block.name],
         )
+        if block.name in parts
+        else Fate(block, None)
         for block in every
     ]
+
+
+def _parts(model: keras.Model, every: Blocks, stage: Stage) -> dict[str, str]:
+    """What trains of each block that is not frozen, by its name."""
+    parts = {}
+    if stage.train:
+        wanted = [stage.train] if isinstance(stage.train, str) else list(stage.train)
+        chosen = every.select(wanted, argument="train")
+        if stage.part != "whole":
+            chosen = [b for b in chosen if any(weights_of(layer, stage.part) for layer in b.layers)]
+            _check_part(model, chosen, stage)
+        parts = {block.name: stage.part for block in chosen}
+        if every.head is not None:
+            parts[every.head.name] = "whole"
+    if stage.adapters is not None:
+        train = [layer for block in every if block.name in parts for layer in block.layers]
+        touched = {id(layer) for layer in attach.touched(model, stage.adapters, train=train)}
+        for block in every:
+            if block.name not in parts and any(id(layer) in touched for layer in block.layers):
+                parts[block.name] = "adapters"
+    return parts
+
+
+def _check_part(model: keras.Model, chosen: Sequence[Block], stage: Stage) -> None:
+    if not [block for block in chosen if block.name != "head"]:
+        raise ValueError(
+            explain(
+                f"Stage {stage.name!r} is to train {stage.part} of {model.name}, and there are none.",
+                given=f"train={stage.train!r}, part={stage.part!r}",
+                expected={
+                    "biases": "blocks with biases that are not of batch norms",
+                    "norms": "blocks with layer, group or RMS norms; batch norms train with batch_norm='adapt'",
+                }[stage.part],
+            )
+        )
 
 
 def check(model: keras.Model, name: str, stages: Sequence[Stage]) -> Plan:

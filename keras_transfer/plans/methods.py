@@ -1,10 +1,13 @@
 """The ways to adapt a model that courses teach, each a function from a model to a plan."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import keras
 
-from keras_transfer.backbones.blocks import blocks
+from keras_transfer.adapters.lora import LoRA
+from keras_transfer.backbones.blocks import blocks as blocks_of
+from keras_transfer.card import class_names
 from keras_transfer.errors import explain
 from keras_transfer.plans import fates
 from keras_transfer.plans.plan import Plan, Stage
@@ -108,12 +111,132 @@ def from_scratch(model: keras.Model, *, epochs: int = 30, learning_rate: float =
     return fates.check(model, "from_scratch", [Stage("all", epochs, name="from scratch", **options)])
 
 
+def lora(
+    model: keras.Model,
+    rank: int = 8,
+    alpha: float | None = None,
+    targets: str | Sequence[str] | Sequence[keras.Layer] = "attention",
+    *,
+    epochs: int = 3,
+    learning_rate: float = 1e-3,
+    dropout: float = 0.0,
+    scaling: Literal["lora", "rslora"] = "lora",
+    biases: Literal["none", "adapted", "all"] = "none",
+    factors: Literal["paper", "keras"] = "paper",
+    dora: bool = False,
+    ranks: Mapping[str, int] | None = None,
+    blocks: str | Sequence[str] | None = None,
+    **stage_options,
+) -> Plan:
+    """Trains two thin matrices beside each of the chosen ones, and the head; the body stays as it is to the last bit.
+
+    For large transformers: a thousandth of the numbers train, optimizer state and file shrink with them, and many
+    adapters share one body. The head of a classifier starts from a linear probe, as in `staged_fine_tuning`; a language
+    model's own head stays frozen.
+
+    Not for small bodies, which full fine-tuning costs little, nor for inputs that the body has never seen the like of:
+    low-rank updates cannot move it far (Biderman et al. 2024, arXiv:2405.09673).
+
+    Args:
+        model: a classifier or a language model, with any body that has Dense, EinsumDense, Embedding or Conv layers.
+        rank, alpha, targets, dropout, scaling, biases, factors, dora, ranks, blocks: as in `kt.LoRA`.
+        epochs: passes over the data.
+        learning_rate: peak rate of factors and head.
+        **stage_options: further arguments of `kt.Stage`.
+
+    Raises:
+        ValueError: where the targets name nothing that this model has, at once.
+
+    Example:
+
+    >>> import keras_transfer as kt
+    >>> model = kt.image_classifier("MobileNetV2", 2, weights=None, image_size=32, alpha=0.35)
+    >>> print(kt.lora(model, rank=4, targets="block_1?_project"))
+    lora: 1 stage, 3 epochs
+      1 lora head: trains head, 3 epochs, LoRA rank 4, alpha 8, on block_1?_project, adamw 0.001, cosine, \
+warm-up 10%, batch norm frozen, from a linear probe
+    """
+    spec = LoRA(
+        rank=rank,
+        alpha=alpha,
+        targets=targets,
+        dropout=dropout,
+        scaling=scaling,
+        biases=biases,
+        factors=factors,
+        dora=dora,
+        ranks=ranks or {},
+        blocks=blocks,
+    )
+    return _beside_frozen_body(model, "lora", epochs, {"learning_rate": learning_rate, "adapters": spec}, stage_options)
+
+
+def bitfit(model: keras.Model, *, epochs: int = 3, learning_rate: float = 1e-3, **stage_options) -> Plan:
+    """Trains biases and offsets of norms only, and the head (BitFit: Ben Zaken et al. 2022, arXiv:2106.10199).
+
+    A tenth of a per cent of the numbers, with no new ones beside them. Not for bodies without biases (Llama, Gemma),
+    nor for convolutional ones, whose only offsets belong to batch norms.
+
+    Args:
+        model: a classifier.
+        epochs: passes over the data.
+        learning_rate: peak rate.
+        **stage_options: further arguments of `kt.Stage`.
+
+    Raises:
+        ValueError: where the body has no biases.
+
+    Example:
+
+    >>> import keras_transfer as kt
+    >>> model = kt.image_classifier("ConvNeXtTiny", 2, weights=None, image_size=32)
+    >>> kt.bitfit(model).stages[0].part
+    'biases'
+    """
+    return _part_of_body(model, "bitfit", "biases", epochs, learning_rate, stage_options)
+
+
+def norm_tuning(model: keras.Model, *, epochs: int = 3, learning_rate: float = 1e-3, **stage_options) -> Plan:
+    """Trains scale and offset of the norms only, and the head (Zhao et al. 2023, arXiv:2312.11420).
+
+    Of layer, group and RMS norms; batch norms hold statistics of the source besides, and are left as they are.
+
+    Args:
+        model: a classifier.
+        epochs: passes over the data.
+        learning_rate: peak rate.
+        **stage_options: further arguments of `kt.Stage`.
+
+    Raises:
+        ValueError: where the body has no such norms.
+
+    Example:
+
+    >>> import keras_transfer as kt
+    >>> model = kt.image_classifier("ConvNeXtTiny", 2, weights=None, image_size=32)
+    >>> kt.norm_tuning(model).stages[0].part
+    'norms'
+    """
+    return _part_of_body(model, "norm_tuning", "norms", epochs, learning_rate, stage_options)
+
+
+def _part_of_body(model, name, part, epochs, learning_rate, stage_options) -> Plan:
+    options = {"learning_rate": learning_rate, "part": part, "start": "probe"} | stage_options
+    return fates.check(model, name, [Stage(options.pop("train", "all"), epochs, **options)])
+
+
+def _beside_frozen_body(model, name, epochs, options, stage_options) -> Plan:
+    new_head = class_names(model) is not None
+    options = options | {"start": "probe" if new_head else "pretrained"} | stage_options
+    return fates.check(model, name, [Stage(options.pop("train", "head" if new_head else ()), epochs, **options)])
+
+
 # The head has more to learn than the body, whose features are to be kept.
 HEAD = {"head": 3.0}
 
 
 def _gradually(model, epochs, options):
-    body = blocks(model).body
+    body = blocks_of(model).body
     steps = min(epochs, len(body))
     stages = []
     for step in range(1, steps + 1):

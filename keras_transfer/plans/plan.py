@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from keras_transfer.adapters.lora import LoRA
 from keras_transfer.errors import explain, nearest
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -18,7 +19,7 @@ class Stage:
 
     Args:
         train: what trains, the head always with it: `"head"`, `"top:2"` (the upper two blocks), `"all"`, a block's
-            name, or several of these.
+            name, or several of these. Nothing (`()`) is possible beside adapters: a language model has no new head.
         epochs: passes over the training data, at least 1.
         name: how the stage is called in progress, history and report; made from `train` where it is left out.
         learning_rate: the peak rate, that of whatever has ratio 1.
@@ -35,6 +36,10 @@ class Stage:
             weights. `None` never stops early and keeps the last.
         start: `"pretrained"` goes on from the weights there are; `"probe"` puts the best linear head on the features
             as they are first; `"random"` draws every weight anew.
+        part: which weights of the blocks that train: the `"whole"` of them, their `"biases"` (BitFit), or scale and
+            offset of their `"norms"` (batch norms are left to `batch_norm`). The head is always whole.
+        adapters: low-rank adapters that train beside what `train` names, on a body that is frozen otherwise. `fit` puts
+            them on; a later stage with the same ones goes on with them.
 
     Example:
 
@@ -56,17 +61,30 @@ class Stage:
     optimizer: str = "adamw"
     patience: int | None = None
     start: Literal["pretrained", "probe", "random"] = "pretrained"
+    part: Literal["whole", "biases", "norms"] = "whole"
+    adapters: LoRA | None = None
 
     def __post_init__(self):
         train = self.train if isinstance(self.train, str) else tuple(self.train)
         object.__setattr__(self, "train", train)
         object.__setattr__(self, "ratios", dict(self.ratios))
         if not self.name:
-            object.__setattr__(self, "name", train if isinstance(train, str) else "+".join(train))
+            object.__setattr__(self, "name", self._made_name())
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("batch_norm", self.batch_norm, ("frozen", "adapt"))
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("start", self.start, ("pretrained", "probe", "random"))
+        _check_choice("part", self.part, ("whole", "biases", "norms"))
+        _check("adapters", self.adapters, isinstance(self.adapters, LoRA | None), "a kt.LoRA, or None")
+        _check("train", train, bool(train) or self.adapters is not None, "at least one block, or adapters beside none")
+        if self.adapters is not None and self.part != "whole":
+            raise ValueError(
+                explain(
+                    "A stage trains adapters or a part of the body's own weights.",
+                    given=f"adapters and part={self.part!r}",
+                    to_mend='LoRA(biases="all") trains biases beside the adapters',
+                )
+            )
         _check("epochs", self.epochs, isinstance(self.epochs, int) and self.epochs >= 1, "a whole number, at least 1")
         _check("learning_rate", self.learning_rate, self.learning_rate > 0, "a positive number")
         _check("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0 and at most 1")
@@ -76,6 +94,25 @@ class Stage:
         for block, ratio in self.ratios.items():
             expected = "a positive number (leave a block out of `train` to freeze it)"
             _check(f"ratios[{block!r}]", ratio, ratio > 0, expected)
+
+    def _made_name(self) -> str:
+        blocks = self.train if isinstance(self.train, str) else "+".join(self.train)
+        words = ["lora" if self.adapters else "", self.part if self.part != "whole" else "", blocks]
+        return " ".join(word for word in words if word)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stage as dicts, lists, strings and numbers."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields["train"] = self.train if isinstance(self.train, str) else list(self.train)
+        fields["ratios"] = dict(self.ratios)
+        fields["adapters"] = None if self.adapters is None else self.adapters.to_dict()
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Stage":
+        """The stage that `to_dict` wrote."""
+        adapters = fields.get("adapters")
+        return cls(**{**fields, "adapters": None if adapters is None else LoRA.from_dict(adapters)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +166,12 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as dicts, lists, strings and numbers."""
-        return {"name": self.name, "stages": [dataclasses.asdict(stage) for stage in self.stages]}
+        return {"name": self.name, "stages": [stage.to_dict() for stage in self.stages]}
 
     @classmethod
     def from_dict(cls, plan: Mapping[str, Any]) -> "Plan":
         """The plan that `to_dict` wrote."""
-        return cls([Stage(**stage) for stage in plan["stages"]], name=plan["name"])
+        return cls([Stage.from_dict(stage) for stage in plan["stages"]], name=plan["name"])
 
     def to_json(self) -> str:
         """The plan as JSON text."""
@@ -149,7 +186,9 @@ class Plan:
         lines = [f"{self.name}: {len(self)} stage{'s' * (len(self) > 1)}, {self.epochs} epochs"]
         for number, stage in enumerate(self.stages, 1):
             trains = stage.train if isinstance(stage.train, str) else ", ".join(stage.train)
-            details = [f"{stage.optimizer} {stage.learning_rate:g}", stage.schedule]
+            trains = {"whole": "", "biases": "biases of ", "norms": "norms of "}[stage.part] + (trains or "no block")
+            details = [str(stage.adapters)] if stage.adapters else []
+            details += [f"{stage.optimizer} {stage.learning_rate:g}", stage.schedule]
             details += [f"warm-up {stage.warmup:.0%}"] if stage.warmup else []
             details += [f"layer decay {stage.layer_decay:g}"] if stage.layer_decay < 1 else []
             details += [f"{block} × {ratio:g}" for block, ratio in stage.ratios.items()]

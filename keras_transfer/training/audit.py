@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_transfer import state
+from keras_transfer.adapters import layers
 from keras_transfer.backbones.blocks import Block
 from keras_transfer.errors import explain
 from keras_transfer.plans.fates import Fate
@@ -66,6 +67,7 @@ def audit(model: keras.Model, stage: Stage, fates: Sequence[Fate], before: Seque
     """
     was = {id(variable): value for (_, variable), value in zip(state.walk(model), before, strict=True)}
     trained = {id(variable) for variable in model.trainable_variables}
+    factors = {id(variable) for variable in layers.factor_variables(model)}
     moved = []
     changed = []
     for fate in fates:
@@ -74,7 +76,7 @@ def audit(model: keras.Model, stage: Stage, fates: Sequence[Fate], before: Seque
             if state.is_seed(variable):
                 continue
             pair = (was[id(variable)], np.asarray(variable.numpy()))
-            is_statistic = id(variable) not in _trainable_by_nature(fate.block)
+            is_statistic = id(variable) not in _trainable_by_nature(fate.block) | factors
             (statistics if is_statistic else weights).append(pair)
             may_move = id(variable) in trained or (is_statistic and not fate.frozen and stage.batch_norm == "adapt")
             if not may_move and _relative_change([pair]):

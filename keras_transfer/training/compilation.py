@@ -8,7 +8,6 @@ import keras
 from keras_transfer import state
 from keras_transfer.backbones import freezing
 from keras_transfer.backbones.blocks import blocks
-from keras_transfer.builders.outputs import gives_logits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.fates import Fate
 from keras_transfer.plans.plan import Stage
@@ -64,7 +63,9 @@ class Ramp(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup, "end": self.end}
 
 
-def optimizer(stage: Stage, fates: Sequence[Fate], steps: int) -> LayerwiseOptimizer:
+def optimizer(
+    stage: Stage, fates: Sequence[Fate], steps: int, precision: str | None = None
+) -> keras.optimizers.Optimizer:
     """A fresh optimizer for the stage.
 
     Fresh, because Adam counts one `iterations` for all: slots of weights that were just woken, in an optimizer that has
@@ -79,24 +80,11 @@ def optimizer(stage: Stage, fates: Sequence[Fate], steps: int) -> LayerwiseOptim
     }[stage.optimizer]()
     if stage.weight_decay:
         inner.exclude_from_weight_decay(var_names=list(_NOT_DECAYED))
-    return LayerwiseOptimizer(inner, {fate.block: fate.ratio for fate in fates if not fate.frozen})
+    layerwise = LayerwiseOptimizer(inner, {fate.block: fate.ratio for fate in fates if not fate.frozen})
+    return keras.optimizers.LossScaleOptimizer(layerwise) if precision == "mixed_float16" else layerwise
 
 
-def compile_for(
-    model: keras.Model, stage_optimizer: keras.optimizers.Optimizer, precision: str | None, jit_compile: bool | str
-) -> None:
-    """Compiles the model for one stage; the loss knows whether it is given logits."""
-    if precision == "mixed_float16":
-        stage_optimizer = keras.optimizers.LossScaleOptimizer(stage_optimizer)
-    model.compile(
-        optimizer=stage_optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=gives_logits(model)),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        jit_compile=_jit_compile() if jit_compile == "auto" else jit_compile,
-    )
-
-
-def _jit_compile() -> bool | str:
+def whether_to_jit() -> bool | str:
     """XLA where it pays: on accelerators. On a CPU TensorFlow compiles for a minute and gains nothing."""
     on_accelerator = any(not device.lower().startswith("cpu") for device in keras.distribution.list_devices())
     return "auto" if on_accelerator or keras.backend.backend() == "jax" else False

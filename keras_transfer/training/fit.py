@@ -13,13 +13,11 @@ import keras
 import numpy as np
 
 from keras_transfer import state
-from keras_transfer.backbones import freezing
-from keras_transfer.builders.outputs import check_classes, compile_as_classifier
+from keras_transfer.adapters import attach
+from keras_transfer.backbones import freezing, hub
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.evaluation.cost import Cost, StageCost
-from keras_transfer.evaluation.prediction import predict_split
-from keras_transfer.evaluation.report import report
 from keras_transfer.plans.fates import Fate, fates
 from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.training import compilation
@@ -28,6 +26,7 @@ from keras_transfer.training.callbacks import History, LossGuard, Progress
 from keras_transfer.training.files import write_whole
 from keras_transfer.training.initial_weights import draw_anew
 from keras_transfer.training.linear_probe import start_from_probe
+from keras_transfer.training.objectives import Objective, objective_of
 from keras_transfer.training.run import Run
 
 
@@ -42,6 +41,7 @@ class _Settings:
     jit_compile: bool | str
     verbose: bool
     workdir: pathlib.Path | None
+    objective: Objective
 
 
 def fit(
@@ -92,7 +92,8 @@ def fit(
     >>> run.audits[0].moved[-1].block
     'head'
     """
-    check_classes(model, splits.classes)
+    objective = objective_of(splits)
+    objective.check(model, splits)
     per_stage = [fates(model, stage) for stage in plan]
     _check_patience(plan, splits)
     folder = _open_workdir(workdir, plan, splits, seed)
@@ -104,6 +105,7 @@ def fit(
         jit_compile,
         verbose,
         folder,
+        objective,
     )
     if verbose:
         print(plan)
@@ -116,12 +118,11 @@ def fit(
         stage_audit, cost = _run_stage(model, splits, stage, stage_fates, first_epoch, plan.epochs, history, settings)
         audits.append(stage_audit)
         costs.append(cost)
-    compile_as_classifier(model)
+    objective.leave_compiled(model)
 
     split = splits.test or splits.validation or splits.train
-    probabilities = predict_split(model, splits, split)
     cost = Cost(costs, sum(stage.seconds for stage in costs), _peak_memory())
-    result = report(split.labels, probabilities, splits.classes, split=split.name, cost=cost)
+    result, probabilities = objective.report(model, splits, split, cost)
     run = Run(plan, history.rows, audits, result, probabilities, folder, splits, split, model)
     if folder:
         _write_results(folder, run, model)
@@ -141,10 +142,10 @@ def _run_stage(
     settings: _Settings,
 ) -> tuple[Audit, StageCost]:
     """Prepares, trains and audits one stage; its epochs are counted on from `first_epoch`."""
-    steps = splits.steps_per_epoch()
+    steps = splits.steps_per_epoch(model)
     last_epoch = first_epoch + stage.epochs
     started = time.perf_counter()
-    prepare(model, stage, stage_fates, settings.seed)
+    stage_fates = prepare(model, stage, stage_fates, settings)
     if stage.start == "probe":
         start_from_probe(model, splits, seed=settings.seed, class_weight=settings.class_weight)
     before = state.values(model)
@@ -161,12 +162,12 @@ def _run_stage(
     with (
         compilation.computing_in(model, settings.precision),
         compilation.averaging_over(model, stage, all_steps),
+        hub.taking_packed_inputs(model),
     ):
-        compilation.compile_for(
+        settings.objective.compile(
             model,
-            compilation.optimizer(stage, stage_fates, all_steps),
-            settings.precision,
-            settings.jit_compile,
+            compilation.optimizer(stage, stage_fates, all_steps, settings.precision),
+            compilation.whether_to_jit() if settings.jit_compile == "auto" else settings.jit_compile,
         )
         model.fit(
             splits.training_batches(model, seed=settings.seed, first_step=first_epoch * steps, epochs=last_epoch),
@@ -185,19 +186,47 @@ def _run_stage(
         name=stage.name,
         epochs=epochs,
         seconds=seconds,
-        images_per_second=epochs * len(splits.train) / seconds,
+        examples_per_second=epochs * len(splits.train) / seconds,
         trainable_parameters=sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),
         steps=epochs * steps,
     )
     return audit(model, stage, stage_fates, before), cost
 
 
-def prepare(model: keras.Model, stage: Stage, stage_fates: Sequence[Fate], seed: int) -> None:
-    """Puts the model into the state in which the stage trains it: weights drawn anew or not, blocks frozen or awake."""
+def prepare(model: keras.Model, stage: Stage, stage_fates: Sequence[Fate], settings: _Settings) -> Sequence[Fate]:
+    """Puts the model into the state in which the stage trains it: weights drawn anew or not, blocks frozen or awake,
+    adapters on.
+
+    Returns:
+        The fates, of blocks that now hold the adapters as well.
+    """
     if stage.start == "random":
-        draw_anew(model, seed)
-    awake = [layer for fate in stage_fates if not fate.frozen for layer in fate.block.layers]
-    freezing.wake(model, awake, batch_norm=stage.batch_norm)
+        draw_anew(model, settings.seed)
+    if stage.adapters is None:
+        _check_no_adapter(model, stage)
+        awake = {layer: fate.part for fate in stage_fates if not fate.frozen for layer in fate.block.layers}
+        freezing.wake(model, awake, batch_norm=stage.batch_norm)
+        return stage_fates
+    whole = [layer for fate in stage_fates if fate.part == "whole" and not fate.frozen for layer in fate.block.layers]
+    table = attach.carry_out(model, stage.adapters, train=whole, seed=settings.seed)
+    if settings.verbose:
+        print(f"\n{table}")
+    state.seed(model, settings.seed)  # the adapters' dropout is new
+    stage_fates = fates(model, stage)
+    awake_layers = [layer for fate in stage_fates if not fate.frozen for layer in fate.block.layers]
+    freezing.follow_training(model, awake_layers)
+    return stage_fates
+
+
+def _check_no_adapter(model: keras.Model, stage: Stage) -> None:
+    if attach.names(model):
+        raise ValueError(
+            explain(
+                f"Stage {stage.name!r} trains the body's own weights, and {model.name} carries adapters beside them.",
+                given=", ".join(attach.names(model)),
+                to_mend="`merge_adapter` or `remove_adapter` first, or give the stage `adapters=`",
+            )
+        )
 
 
 def _headline(stage: Stage, stage_fates: Sequence[Fate]) -> str:

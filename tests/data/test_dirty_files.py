@@ -49,7 +49,9 @@ def test_all_problems_are_listed_in_one_error(dirty):
 
 
 def test_skip_leaves_them_out_and_says_how_many_and_which(dirty):
-    with pytest.warns(UserWarning, match=r"Bad files left out: 7\. Classes empty or missing in a split: 3\.") as warned:
+    with pytest.warns(
+        UserWarning, match=r"Bad pictures left out: 7\. Classes empty or missing in a split: 3\."
+    ) as warned:
         splits = images(dirty, on_bad_file="skip", batch_size=2)
     assert warned[0].filename == __file__
     assert splits.classes == ("a", "b", "rare")

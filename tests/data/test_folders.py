@@ -128,9 +128,9 @@ def test_empty_classes_alone_are_refused(folder):
 
 def test_a_folder_that_is_not_there_names_its_neighbour(folder):
     root = folder({"a": 1})
-    with pytest.raises(ValueError, match=r"There is no such folder or manifest\.[\s\S]*nearest: +pictures"):
+    with pytest.raises(ValueError, match=r"There is no such folder or table\.[\s\S]*nearest: +pictures"):
         images(root.parent / "picturs")
-    with pytest.raises(ValueError, match="There is no such folder or manifest"):
+    with pytest.raises(ValueError, match="There is no such folder or table"):
         images(str(root.parent / "pictures.csv"))
 
 

@@ -109,7 +109,7 @@ def test_every_bad_row_is_listed_with_its_line(manifest, tmp_path):
         f"{tmp_path}/pictures/a/nowhere.png: No such file or directory",
     ):
         assert line in str(error.value)
-    with pytest.warns(UserWarning, match=r"Bad files left out: 7\."):
+    with pytest.warns(UserWarning, match=r"Bad pictures left out: 7\."):
         assert len(images(path, on_bad_file="skip").train) == 4
 
 

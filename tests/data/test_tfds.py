@@ -5,7 +5,7 @@ import pytest
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
-from keras_transfer.data import images  # noqa: E402
+from keras_transfer.data import images, texts  # noqa: E402
 from keras_transfer.data import tfds as door  # noqa: E402
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (14, 6, 5, 3), np.uint8)
@@ -118,3 +118,61 @@ def test_without_a_network_the_error_says_where_to_put_the_data(tmp_path, monkey
 def test_a_set_without_labelled_pictures_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"does not hold pictures with one label each\.\n  given: +text \(Text\)"):
         images("one_split_of_text", data_dir=tmp_path)
+
+
+class TinyReviews(tfds.core.GeneratorBasedBuilder):
+    """Six reviews to train on, and four whose labels a benchmark keeps to itself."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "idx": tfds.features.Scalar(np.int32),
+            "label": tfds.features.ClassLabel(names=["negative", "positive"]),
+            "sentence": tfds.features.Text(),
+            "title": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {"train": self._generate_examples(6, True), "test": self._generate_examples(4, False)}
+
+    def _generate_examples(self, count, is_labelled):
+        for number in range(count):
+            label = number % 2 if is_labelled else -1
+            yield number, {"idx": number, "label": label, "sentence": f"naïve {number}", "title": f"Title {number}"}
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("reviews")
+    TinyReviews(data_dir=data_dir, file_format="array_record").download_and_prepare()
+    return data_dir
+
+
+def test_texts_are_read_with_their_own_classes(reviews):
+    found = door.texts("tiny_reviews", text="sentence", data_dir=reviews)
+    train = found.splits["train"]
+    assert found.classes == ("negative", "positive")
+    assert sorted(zip(train.texts, train.class_names, strict=True)) == [
+        (f"naïve {number}", ["negative", "positive"][number % 2]) for number in range(6)
+    ]
+    assert train.describe(2) == "tiny_reviews:train[2]"
+
+
+def test_labels_that_are_kept_secret_are_none(reviews):
+    with pytest.raises(ValueError, match=r"tiny_reviews:test\[3\]: has no label \(it is -1\)"):
+        texts("tiny_reviews", text="sentence", data_dir=reviews, batch_size=2)
+
+
+def test_a_set_without_labels_is_a_corpus(reviews):
+    splits = texts("tiny_reviews", text="title", label=False, data_dir=reviews, validation=0)
+    assert sorted(splits.peek(splits.test, range(4))) == [f"Title {number}" for number in range(4)]
+
+
+def test_features_of_text_that_cannot_be_told_apart_are_asked_for(reviews):
+    with pytest.raises(ValueError, match=r"holds the text cannot be told[\s\S]*sentence \(Text\), title \(Text\)"):
+        texts("tiny_reviews", data_dir=reviews)
+    with pytest.raises(ValueError, match=r"has no such feature[\s\S]*nearest: +sentence"):
+        texts("tiny_reviews", text="sentense", data_dir=reviews)

@@ -3,8 +3,10 @@ import io
 import keras
 import numpy as np
 import pytest
+from adapters import families
 from bodies import classifier, dark_and_light
 from PIL import Image
+from vocabularies import WORDS, word_pieces
 
 import keras_transfer as kt
 from keras_transfer.evaluation.prediction import predict_split
@@ -79,3 +81,68 @@ def test_a_model_that_gives_probabilities_is_taken_at_its_word():
     model = keras.Model(pixels, outputs)
     picture = _pictures((16, 16))[0][None]
     np.testing.assert_allclose(kt.predict(model, picture), model(picture.astype("float32")), rtol=1e-6)
+
+
+TEXTS = ["the film was good", "fine", "it was not a very bad film , not very bad", "", "a fine film ."]
+
+
+def _reader(**options):
+    """A classifier of texts whose head tells them apart."""
+    import keras_hub
+
+    body = keras_hub.models.BertBackbone(
+        vocabulary_size=len(WORDS) + 5, num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=16
+    )
+    preprocessor = keras_hub.models.BertTextClassifierPreprocessor(word_pieces(**options), sequence_length=16)
+    model = kt.text_classifier(body, ["bad", "good"], preprocessor=preprocessor)
+    head = model.get_layer("head")
+    head.kernel.assign(np.random.default_rng(0).normal(size=head.kernel.shape))
+    return model, preprocessor
+
+
+def test_texts_are_read_as_the_preprocessor_packs_them():
+    model, preprocessor = _reader()
+    logits = model.predict(preprocessor(TEXTS), verbose=0)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(kt.predict(model, TEXTS, batch_size=2), expected, rtol=1e-4)
+
+
+def test_the_order_of_texts_is_kept():
+    model, _ = _reader()
+    found = kt.predict(model, TEXTS, batch_size=2)
+    for text, row in zip(TEXTS, found, strict=True):
+        np.testing.assert_allclose(kt.predict(model, text)[0], row, rtol=1e-4)
+    np.testing.assert_allclose(kt.predict(model, TEXTS[::-1]), found[::-1], rtol=1e-4)
+
+
+def test_accents_are_read_as_the_tokenizer_was_told():
+    strips, keeps = _reader(strip_accents=True)[0], _reader(strip_accents=False)[0]
+    keeps.set_weights(strips.get_weights())
+    assert np.array_equal(kt.predict(strips, "crème"), kt.predict(strips, "creme"))
+    assert not np.array_equal(kt.predict(keeps, "crème"), kt.predict(keeps, "creme"))
+
+
+def test_a_task_of_keras_hub_reads_texts_too():
+    import keras_hub
+
+    body = keras_hub.models.BertBackbone(
+        vocabulary_size=len(WORDS) + 5, num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=16
+    )
+    preprocessor = keras_hub.models.BertTextClassifierPreprocessor(word_pieces(), sequence_length=16)
+    task = keras_hub.models.BertTextClassifier(backbone=body, num_classes=2, preprocessor=preprocessor)
+    logits = task.predict(TEXTS, verbose=0)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(kt.predict(task, TEXTS), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "texts", "message"),
+    [
+        (lambda: _reader()[0], ["fine", 3], "int at place 1"),
+        (lambda: kt.text_classifier(families.bert(), 2), TEXTS, "preprocessor="),
+        (lambda: kt.causal_lm(families.gpt2()), TEXTS, "model.generate"),
+    ],
+)
+def test_what_cannot_be_read_as_text_is_said(model, texts, message):
+    with pytest.raises(ValueError, match=message):
+        kt.predict(model(), texts)

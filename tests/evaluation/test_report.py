@@ -15,8 +15,8 @@ from keras_transfer.evaluation.report import ClassScore, Report, report
 
 COST = Cost(
     stages=[
-        StageCost("head", epochs=3, seconds=12.5, images_per_second=96.0, trainable_parameters=6405, steps=39),
-        StageCost("all", epochs=10, seconds=130.25, images_per_second=41.2, trainable_parameters=2_400_123, steps=130),
+        StageCost("head", epochs=3, seconds=12.5, examples_per_second=96.0, trainable_parameters=6405, steps=39),
+        StageCost("all", epochs=10, seconds=130.25, examples_per_second=41.2, trainable_parameters=2_400_123, steps=130),
     ],
     total_seconds=145.9,
     peak_memory_bytes=3 * 2**29,
@@ -159,7 +159,7 @@ def test_the_text_of_a_report():
         "bees       0.400   0.667  0.500         3  wasps (1)\n"
         "wasps      0.500   0.333  0.400         3  bees (2)\n"
         "\n"
-        "stage  epochs  steps  seconds  images/s  trainable parameters\n"
+        "stage  epochs  steps  seconds  examples/s  trainable parameters\n"
         "head        3     39     12.5      96.0                 6,405\n"
         "all        10    130    130.2      41.2             2,400,123\n"
         "in all 2 min 26 s, peak memory 1.50 GiB"

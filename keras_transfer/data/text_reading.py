@@ -1,0 +1,169 @@
+"""Reads texts from a source of any kind: a table, a folder, a TFDS name, arrays, or several of these by split."""
+
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_transfer.data import reading
+from keras_transfer.data.arrays import class_names_of
+from keras_transfer.data.examples import TextExamples
+from keras_transfer.data.folders import by_class, entries, files_below, normal
+from keras_transfer.data.scanning import Problem
+from keras_transfer.data.sources import WHOLE, Found, split_name
+from keras_transfer.data.tables import decoded, text_table
+from keras_transfer.errors import explain
+
+_TABLES = (".tsv", ".csv")
+
+
+def read(
+    source: Any,
+    *,
+    text: str | None = None,
+    label: str | bool | None = None,
+    data_dir: str | os.PathLike | None = None,
+) -> Found:
+    """The texts of a source of any kind.
+
+    Args:
+        source: a table, a folder, a TFDS name, a pair of arrays, or a mapping of split name to any of these; where
+            texts have no labels a list of texts too.
+        text: the column that holds the texts.
+        label: the column that holds the labels, or `False` where texts have none.
+        data_dir: where TFDS keeps its data.
+
+    Raises:
+        ValueError: it is none of these, or is not there.
+    """
+    again = functools.partial(read, text=text, label=label, data_dir=data_dir)
+    if isinstance(source, Mapping):
+        return reading.by_split(source, again)
+    if isinstance(source, str | os.PathLike):
+        table = functools.partial(text_table, text=text, label=label)
+        return reading.named(
+            source,
+            folder=functools.partial(_folder, table=table, is_labelled=label is not False),
+            table=table,
+            dataset=functools.partial(_dataset, text=text, label=label, data_dir=data_dir),
+            folder_holds="texts",
+        )
+    is_pair = isinstance(source, tuple | list) and len(source) == 2
+    if label is False:
+        if _is_texts(source):
+            return _arrays(source, None)
+    elif is_pair and not any(isinstance(part, str | os.PathLike) for part in source):
+        return _arrays(*source)
+    raise ValueError(
+        explain(
+            "`source` is nothing that texts can be read from.",
+            given=type(source).__name__,
+            expected="a TSV or CSV file, a folder, a TFDS name, "
+            + ("a list of texts" if label is False else "a pair (texts, labels)")
+            + ", or a mapping of split name to any of these",
+        )
+    )
+
+
+def _dataset(name: str, *, text: str | None, label: str | bool | None, data_dir: str | os.PathLike | None) -> Found:
+    from keras_transfer.data import tfds
+
+    return tfds.texts(name, text=text, label=label, data_dir=data_dir)
+
+
+def _is_texts(given: Any) -> bool:
+    return isinstance(given, Sequence) or (isinstance(given, np.ndarray) and given.ndim == 1)
+
+
+def _arrays(texts: Any, labels: Any | None) -> Found:
+    if not _is_texts(texts):
+        raise ValueError(
+            explain("`texts` are no texts.", given=type(texts).__name__, expected="a list or an array of strings")
+        )
+    held = [decoded(text) if isinstance(text, bytes) else text for text in np.asarray(texts, object).tolist()]
+    class_names, declared = ([""] * len(held), {""}) if labels is None else class_names_of(labels)
+    if len(held) != len(class_names):
+        raise ValueError(
+            explain(
+                "There are not as many labels as texts.",
+                given=f"{len(held)} texts, {len(class_names)} labels",
+                expected="one label for each text",
+            )
+        )
+    examples = TextExamples(held, class_names, place=lambda number: f"texts[{number}]")
+    return Found({WHOLE: examples}, {WHOLE: declared}, is_labelled=labels is not None)
+
+
+def _folder(path: pathlib.Path, *, table: Callable[[pathlib.Path], Found], is_labelled: bool) -> Found:
+    """Tables that are called as splits are; else .txt files, in one folder per class where texts have labels."""
+    if any(entry.suffix.lower() in _TABLES for entry in entries(path)):
+        return folder_of_tables(path, table)
+    return by_class(path, _classes_below) if is_labelled else _corpus(path)
+
+
+def folder_of_tables(path: pathlib.Path, table: Callable[[pathlib.Path], Found]) -> Found:
+    """What is in the tables of a folder, `train.tsv`, `val.tsv` and `test.tsv` for instance, each read by `table`.
+
+    Raises:
+        ValueError: which of them are which splits cannot be told.
+    """
+    tables = [entry for entry in entries(path) if entry.suffix.lower() in _TABLES]
+    named = {entry: split_name(entry.stem) for entry in tables}
+    meant = [name for name in named.values() if name]
+    if "train" not in meant or len(set(meant)) < len(meant):
+        raise ValueError(
+            explain(
+                f"Which tables of the folder {path} are which splits cannot be told.",
+                given=", ".join(entry.name for entry in tables) or "no tables",
+                expected="train.tsv, and val.tsv and test.tsv if there are such; each once",
+                to_mend="give the tables that you mean as {'train': …, 'validation': …, 'test': …}",
+            )
+        )
+    found = reading.by_split({name: entry for entry, name in named.items() if name}, table)
+    passed_over = [entry.name for entry, name in named.items() if not name]
+    if passed_over:
+        found.notes.append(f"tables in {path} that are no splits were passed over: {', '.join(passed_over)}")
+    return found
+
+
+def _classes_below(path: pathlib.Path, split: str, found: Found) -> None:
+    files: list[pathlib.Path] = []
+    class_names: list[str] = []
+    found.declared[split] = set()
+    for entry in entries(path):
+        if entry.is_dir():
+            class_name = normal(entry.name)
+            found.declared[split].add(class_name)
+            inside = _texts_below(entry, found)
+            files += inside
+            class_names += [class_name] * len(inside)
+        elif entry.suffix.lower() == ".txt":
+            found.problems.append(Problem(str(entry), "lies beside the folders of the classes, in none of them"))
+    found.splits[split] = _of_files(files, class_names)
+
+
+def _corpus(path: pathlib.Path) -> Found:
+    found = Found({}, {}, is_labelled=False)
+    splits = {entry: split_name(entry.name) for entry in entries(path) if entry.is_dir() and split_name(entry.name)}
+    if "train" not in splits.values():
+        splits = {path: WHOLE}
+    for folder, split in splits.items():
+        files = _texts_below(folder, found)
+        found.splits[split], found.declared[split] = _of_files(files, [""] * len(files)), {""}
+    return found
+
+
+def _of_files(files: Sequence[pathlib.Path], class_names: Sequence[str]) -> TextExamples:
+    texts = [decoded(file.read_bytes()) for file in files]
+    return TextExamples(texts, class_names, place=lambda number: str(files[number]))
+
+
+def _texts_below(path: pathlib.Path, found: Found) -> list[pathlib.Path]:
+    files = files_below(path, {path.resolve()})
+    others = sorted({file.suffix.lower() or "without ending" for file in files if file.suffix.lower() != ".txt"})
+    if others:
+        found.notes.append(f"files below {path} that are no .txt were passed over: {', '.join(others)}")
+    return [file for file in files if file.suffix.lower() == ".txt"]

@@ -1,0 +1,348 @@
+"""Texts to token ids: the only place that runs a preprocessor of KerasHub, which is left to do what it does.
+
+A preprocessor (a `BertTextClassifierPreprocessor`, say, with its tokenizer inside) is the one description of how a body
+reads text: start and end tokens, segments, accents, padding. It is run once over all texts; what it returns is kept
+without the padding. A row that is padded again, to any length, equals what the preprocessor gives at that length.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer import card
+from keras_transfer.data.buckets import bucket_of, choose_lengths
+from keras_transfer.errors import explain
+
+# Texts that are tokenized at a time: enough to be quick, few enough not to matter at a thousand tokens each.
+_AT_A_TIME = 1024
+
+
+def preprocessor_of(model: keras.Model) -> keras.Layer | None:
+    """What turns texts into the inputs of `model`: that of a KerasHub task, or the one on the model's card, or `None`.
+
+    Example:
+
+    >>> preprocessor_of(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])) is None
+    True
+    """
+    own = getattr(model, "preprocessor", None)
+    return own if own is not None else card.preprocessor(model)
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """What a preprocessor makes of many texts, without its padding.
+
+    Attributes:
+        features: the columns of the model's input by name, each flat: row i is `[offsets[i] : offsets[i + 1]]`.
+        targets: the next token of each and its weight, `y` and `sample_weight`, where the preprocessor gives them.
+        offsets: where each row begins, int64 of shape (texts + 1,).
+        padding: the value that each column is padded with.
+        max_length: the length that texts were cut to, in tokens.
+        cut: how many texts are longer than that.
+    """
+
+    features: Mapping[str, np.ndarray]
+    targets: Mapping[str, np.ndarray]
+    offsets: np.ndarray
+    padding: Mapping[str, Any]
+    max_length: int
+    cut: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """The tokens of each row, special tokens included: int64 of shape (texts,)."""
+        return np.diff(self.offsets)
+
+    def padded(self, numbers: Sequence[int] | np.ndarray, length: int) -> dict[str, np.ndarray]:
+        """The rows with these numbers, each column of shape (numbers, length), those of `targets` included.
+
+        Raises:
+            ValueError: a row is longer than `length`.
+        """
+        numbers = np.asarray(numbers, np.int64)
+        lengths = self.lengths[numbers]
+        if len(numbers) and lengths.max() > length:
+            raise ValueError(
+                explain("A row does not fit.", given=f"length={length}", expected=f"at least {lengths.max()}")
+            )
+        positions = np.arange(length)
+        filled = positions < lengths[:, None]
+        places = (self.offsets[numbers][:, None] + positions)[filled]
+        rows = {}
+        for name, values in {**self.features, **self.targets}.items():
+            rows[name] = np.full((len(numbers), length), self.padding[name], values.dtype)
+            rows[name][filled] = values[places]
+        return rows
+
+
+def pack(preprocessor: keras.Layer, texts: Sequence[str], max_length: int | None = None) -> Packed:
+    """Runs a preprocessor once over all texts and keeps what it returns without the padding.
+
+    Args:
+        preprocessor: of a KerasHub text classifier, masked or causal language model.
+        texts: what to read.
+        max_length: cuts texts to so many tokens, special ones included; the preprocessor's own length if not given.
+
+    Raises:
+        ValueError: the preprocessor has no tokenizer or no length, does not pad on the right, or returns something
+            that is not one row of tokens for each text.
+    """
+    own_length = _own_length(preprocessor)
+    max_length = own_length if max_length is None else max_length
+    names, padding = _columns(preprocessor)
+    kept: dict[str, list[np.ndarray]] = {name: [] for name in padding}
+    lengths = []
+    cut = 0
+    for start in range(0, len(texts), _AT_A_TIME):
+        some = list(texts[start : start + _AT_A_TIME])
+        columns = _run(preprocessor, some, max_length)
+        some_lengths = _lengths(columns, padding)
+        filled = np.arange(max_length) < some_lengths[:, None]
+        for name, column in columns.items():
+            kept[name].append(column[filled])
+        lengths.append(some_lengths)
+        full = [text for text, length in zip(some, some_lengths, strict=True) if length == max_length]
+        if full:
+            cut += int((_lengths(_run(preprocessor, full, max_length + 1), padding) > max_length).sum())
+    offsets = np.cumsum(np.concatenate([[0], *lengths]), dtype=np.int64)
+    flat = {name: np.concatenate(parts) if parts else np.zeros(0, np.int32) for name, parts in kept.items()}
+    return Packed(
+        {name: flat[name] for name in names},
+        {name: flat[name] for name in flat if name not in names},
+        offsets,
+        padding,
+        max_length,
+        cut,
+    )
+
+
+def pack_whole(preprocessor: keras.Layer, texts: Sequence[str], max_length: int) -> Packed:
+    """Runs a preprocessor over whole texts, and cuts what it returns into rows of `max_length`, none left out.
+
+    Args:
+        preprocessor: of a KerasHub causal language model.
+        texts: documents of any length.
+        max_length: the tokens of a row; the last of each text may be shorter.
+
+    Raises:
+        ValueError: as `pack`, or a text comes to more tokens than bytes.
+    """
+    lengths: list[int] = []
+    kept = []
+    for some in _groups(texts):
+        # No tokenizer makes more tokens of a text than it has bytes, but for a few special ones.
+        part = pack(preprocessor, some, max(len(text.encode()) for text in some) + 16)
+        if part.cut:
+            name = type(preprocessor).__name__
+            raise ValueError(explain(f"The {name} makes more tokens of a text than it has bytes."))
+        columns = {**part.features, **part.targets}
+        for start, end in itertools.pairwise(part.offsets):
+            # The last token has no next one, and alone in a row it would be a row of nothing.
+            length = np.flatnonzero(columns["sample_weight"][start:end])[-1] + 1 if part.targets else end - start
+            kept.append({name: values[start : start + length] for name, values in columns.items()})
+            windows, rest = divmod(int(length), max_length)
+            lengths += [max_length] * windows + [rest] * (rest > 0)
+    flat = {name: np.concatenate([row[name] for row in kept]) for name in columns}
+    return Packed(
+        {name: flat[name] for name in part.features},
+        {name: flat[name] for name in part.targets},
+        np.cumsum([0, *lengths], dtype=np.int64),
+        part.padding,
+        max_length,
+        cut=0,
+    )
+
+
+def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Neighbours to be packed to one length, so that padding them takes some megabytes and not gigabytes."""
+    group: list[str] = []
+    longest = 0
+    for text in texts:
+        longest = max(longest, len(text))
+        if group and longest * (len(group) + 1) > 1_000_000:
+            yield group
+            group, longest = [], len(text)
+        group.append(text)
+    yield group
+
+
+def require_targets(preprocessor: keras.Layer, packed: Packed) -> Packed:
+    """`packed`, if the preprocessor made targets too.
+
+    Raises:
+        ValueError: it did not.
+    """
+    if not packed.targets:
+        raise ValueError(
+            explain(
+                "The data is for a language model, and the model is none.",
+                given=f"a {type(preprocessor).__name__}, which does not make the next token what is to be learnt",
+                expected="the preprocessor of a causal language model",
+                to_mend="kt.causal_lm(…) for this data, or data with labels for this model: kt.data.texts(…)",
+            )
+        )
+    return packed
+
+
+def prediction_batches(
+    model: keras.Model, texts: Sequence[str], *, batch_size: int
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Texts as a model reads them, the short with the short and the long with the long.
+
+    Args:
+        model: a model that reads text.
+        texts: what to read.
+        batch_size: texts at a time.
+
+    Yields:
+        (the numbers of some texts, the model's inputs for them). Every text comes once.
+
+    Raises:
+        ValueError: nothing says how the model reads text, or it takes inputs that its preprocessor does not give.
+    """
+    packed = pack(required_preprocessor(model), texts)
+    names = input_names(model, packed)
+    padded = bucket_of(packed.lengths, choose_lengths(packed.lengths, packed.max_length), packed.max_length)
+    by_length = np.argsort(packed.lengths, kind="stable")
+    for start in range(0, len(texts), batch_size):
+        numbers = by_length[start : start + batch_size]
+        rows = packed.padded(numbers, padded[numbers].max())
+        yield numbers, {name: rows[name] for name in names}
+
+
+def required_preprocessor(model: keras.Model) -> keras.Layer:
+    """The preprocessor of a model that is to read text.
+
+    Raises:
+        ValueError: it has none, or one without a tokenizer.
+    """
+    preprocessor = preprocessor_of(model)
+    if getattr(preprocessor, "tokenizer", None) is None:
+        raise ValueError(
+            explain(
+                f"Nothing says how the model {getattr(model, 'name', model)!r} reads text.",
+                given="no preprocessor with a tokenizer, neither its own nor on its card",
+                expected="a model of kt.text_classifier or kt.causal_lm, or a KerasHub task with its preprocessor",
+                to_mend="kt.text_classifier(backbone, classes, preprocessor=…)",
+            )
+        )
+    return preprocessor
+
+
+def input_names(model: keras.Model, packed: Packed) -> list[str]:
+    """The columns that the model takes, all there are where it does not say.
+
+    Raises:
+        ValueError: it takes one that its preprocessor does not give.
+    """
+    taken = [tensor.name for tensor in getattr(model, "inputs", None) or []]
+    missing = [name for name in taken if name not in packed.features]
+    if missing:
+        raise ValueError(
+            explain(
+                f"The model {model.name!r} takes inputs that its preprocessor does not give.",
+                given=", ".join(packed.features),
+                expected=", ".join(taken),
+                to_mend="build the model with the preprocessor that belongs to its backbone",
+            )
+        )
+    return taken or list(packed.features)
+
+
+def check_kept(preprocessor: keras.Layer) -> None:
+    """Writes a preprocessor as a model's card does, reads it back, and compares how both read some difficult texts.
+
+    Raises:
+        ValueError: they differ: a setting is not part of the preprocessor's configuration.
+    """
+    again = card.read_preprocessor(card.write_preprocessor(preprocessor))
+    for text in ("Crème brûlée, NAÏVE?", "don't  (re-)read #42: e-mail\tto a_b@c.org", "我爱你。日本語", "", "🙂 ½ 🇫🇷"):
+        first, second = (_run(layer, [text], _own_length(preprocessor)) for layer in (preprocessor, again))
+        if any(not np.array_equal(first[name], second[name]) for name in first):
+            raise ValueError(
+                explain(
+                    f"The {type(preprocessor).__name__} reads otherwise once it is saved and loaded.",
+                    given=f"{text!r} is read as {first['token_ids'][0].tolist()}",
+                    expected=f"{second['token_ids'][0].tolist()}, as what its configuration describes reads it",
+                    to_mend="leave out what KerasHub does not save of a tokenizer, `split_on_cjk` for instance",
+                )
+            )
+
+
+def _own_length(preprocessor: keras.Layer) -> int:
+    length = getattr(preprocessor, "sequence_length", None)
+    if not isinstance(length, int):
+        raise ValueError(
+            explain(
+                f"The {type(preprocessor).__name__} does not say to what length it packs a text.",
+                given=f"sequence_length={length!r}",
+                expected="the preprocessor of a text classifier or a language model, with one length",
+            )
+        )
+    return length
+
+
+@contextlib.contextmanager
+def _at(preprocessor: keras.Layer, length: int) -> Iterator[None]:
+    """Within it the preprocessor packs to `length`."""
+    own = preprocessor.sequence_length
+    preprocessor.sequence_length = length
+    try:
+        yield
+    finally:
+        preprocessor.sequence_length = own
+
+
+def _run(preprocessor: keras.Layer, texts: list[str], length: int) -> dict[str, np.ndarray]:
+    """The columns that a preprocessor gives, those of the targets called `y` and `sample_weight`."""
+    with _at(preprocessor, length):
+        given = preprocessor(texts)
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(given)
+    x = x if isinstance(x, Mapping) else {"token_ids": x}
+    columns = {**x, **{"y": y, "sample_weight": sample_weight}}
+    arrays = {
+        name: np.asarray(keras.ops.convert_to_numpy(column)) for name, column in columns.items() if column is not None
+    }
+    odd = {name: array.shape for name, array in arrays.items() if array.shape != (len(texts), length)}
+    if odd:
+        raise ValueError(
+            explain(
+                f"The {type(preprocessor).__name__} does not give one row of tokens for each text.",
+                given=", ".join(f"{name} of shape {shape}" for name, shape in odd.items()),
+                expected=f"(texts, tokens), here {(len(texts), length)}",
+            )
+        )
+    return arrays
+
+
+def _columns(preprocessor: keras.Layer) -> tuple[list[str], dict[str, Any]]:
+    """(The names of the model's inputs, the padding of every column), both seen on an empty text with room to spare."""
+    own_length = _own_length(preprocessor)
+    columns = _run(preprocessor, [""], own_length + 16)
+    padding = {name: column[0, -1] for name, column in columns.items()}
+    if padding.get("padding_mask", False):
+        raise ValueError(
+            explain(
+                f"The {type(preprocessor).__name__} does not pad on the right.",
+                given=f"padding_mask {columns['padding_mask'][0].astype(int).tolist()} for an empty text",
+                expected="1 for the tokens, then 0",
+            )
+        )
+    return [name for name in columns if name not in ("y", "sample_weight")], padding
+
+
+def _lengths(columns: Mapping[str, np.ndarray], padding: Mapping[str, Any]) -> np.ndarray:
+    """Up to where each row is something else than padding, at least 1: int64 of shape (texts,)."""
+    used = np.any([column != padding[name] for name, column in columns.items()], axis=0)
+    last = used.shape[1] - np.argmax(used[:, ::-1], axis=1)
+    return np.where(used.any(axis=1), last, 1).astype(np.int64)

@@ -1,0 +1,101 @@
+"""What a model's outputs are held against: one class for each example, or the next token at each place."""
+
+import abc
+
+import keras
+import numpy as np
+
+from keras_transfer.backbones import hub
+from keras_transfer.builders.outputs import check_classes, compile_as_classifier, gives_logits
+from keras_transfer.data.splits import Split, Splits
+from keras_transfer.errors import explain
+from keras_transfer.evaluation.cost import Cost
+from keras_transfer.evaluation.language_report import LanguageReport
+from keras_transfer.evaluation.prediction import predict_split
+from keras_transfer.evaluation.report import Report, report
+
+
+class Objective(abc.ABC):
+    """What `fit` has to know of a task beside model, data and plan."""
+
+    @abc.abstractmethod
+    def check(self, model: keras.Model, splits: Splits) -> None:
+        """Raises a `ValueError` where model and data do not belong together."""
+
+    @abc.abstractmethod
+    def compile(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, jit_compile: bool | str) -> None:
+        """Compiles the model for a stage."""
+
+    @abc.abstractmethod
+    def leave_compiled(self, model: keras.Model) -> None:
+        """Compiles the model with stock parts, for whoever trains on with plain Keras."""
+
+    @abc.abstractmethod
+    def report(
+        self, model: keras.Model, splits: Splits, split: Split, cost: Cost
+    ) -> tuple[Report | LanguageReport, np.ndarray | None]:
+        """The report on one split, and the class probabilities that it was made from, where there are any."""
+
+
+class Classification(Objective):
+    """One class for each example."""
+
+    def check(self, model, splits):
+        check_classes(model, splits.classes)
+
+    def compile(self, model, optimizer, jit_compile):
+        model.compile(
+            optimizer=optimizer,
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=gives_logits(model)),
+            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+            jit_compile=jit_compile,
+        )
+
+    def leave_compiled(self, model):
+        compile_as_classifier(model)
+
+    def report(self, model, splits, split, cost):
+        probabilities = predict_split(model, splits, split)
+        return report(split.labels, probabilities, splits.classes, split=split.name, cost=cost), probabilities
+
+
+class NextToken(Objective):
+    """The next token at each place, where its weight is not 0 (padding and prompts have none).
+
+    The loss is the mean over the tokens that count. Keras' own reduction divides by all places, padding included, so
+    that a batch of short texts would teach less per token than one of long ones.
+    """
+
+    def check(self, model, splits):
+        if len(model.outputs) != 1 or len(model.outputs[0].shape) != 3:
+            raise ValueError(
+                explain(
+                    "The data have no labels, so they are for a language model.",
+                    given=f"{model.name}, with outputs {[tuple(output.shape) for output in model.outputs]}",
+                    expected="logits of shape (batch, length, vocabulary), as from kt.causal_lm",
+                )
+            )
+
+    def compile(self, model, optimizer, jit_compile):
+        model.compile(
+            optimizer=optimizer,
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight"),
+            weighted_metrics=[
+                keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True),
+                keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+            ],
+            jit_compile=jit_compile,
+        )
+
+    def leave_compiled(self, model):
+        self.compile(model, keras.optimizers.Adam(1e-4), "auto")
+
+    def report(self, model, splits, split, cost):
+        with hub.taking_packed_inputs(model):
+            found = model.evaluate(splits.evaluation_batches(split, model), verbose=0, return_dict=True)
+        return LanguageReport(split.name, found["cross_entropy"], found["accuracy"], len(split), cost), None
+
+
+def objective_of(splits: Splits) -> Objective:
+    """What data of this kind are for."""
+    return Classification() if splits.classes else NextToken()

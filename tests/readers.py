@@ -1,0 +1,55 @@
+"""Preprocessors of KerasHub with small vocabularies, and a model that reads with them."""
+
+import keras
+import keras_hub
+from vocabularies import byte_pairs, sentence_pieces, word_pieces
+
+from keras_transfer import card
+
+SENTENCES = [
+    "the film was good",
+    "a film, fine",
+    "Crème: not bad.",
+    "the",
+    "the film was fine and it was good and it was not very bad and the film was a very good film",
+]
+
+
+def bert(length: int = 32, **options) -> keras.Layer:
+    tokenizer = word_pieces(**{"strip_accents": True} | options)
+    return keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=length)
+
+
+def distil_bert(length: int = 32) -> keras.Layer:
+    tokenizer = word_pieces(keras_hub.models.DistilBertTokenizer)
+    return keras_hub.models.DistilBertTextClassifierPreprocessor(tokenizer, sequence_length=length)
+
+
+def roberta(length: int = 32) -> keras.Layer:
+    tokenizer = byte_pairs(keras_hub.models.RobertaTokenizer, ("<s>", "<pad>", "</s>", "<mask>"))
+    return keras_hub.models.RobertaTextClassifierPreprocessor(tokenizer, sequence_length=length)
+
+
+def gpt2(length: int = 32) -> keras.Layer:
+    return keras_hub.models.GPT2CausalLMPreprocessor(byte_pairs(), sequence_length=length)
+
+
+def gemma(length: int = 32) -> keras.Layer:
+    special = {"pad": "<pad>", "eos": "<eos>", "bos": "<bos>", "unk": "<unk>"}
+    ids = {f"{name}_id": number for number, name in enumerate(special)}
+    pieces = {f"{name}_piece": piece for name, piece in special.items()}
+    tokenizer = sentence_pieces(keras_hub.models.GemmaTokenizer, **ids, **pieces)
+    return keras_hub.models.GemmaCausalLMPreprocessor(tokenizer, sequence_length=length)
+
+
+PREPROCESSORS = {"BERT": bert, "DistilBERT": distil_bert, "RoBERTa": roberta, "GPT-2": gpt2, "Gemma": gemma}
+
+
+def model_of(preprocessor: keras.Layer, *names: str) -> keras.Model:
+    """A small classifier of stock layers that takes these columns, the preprocessor on its card."""
+    names = names or ("token_ids", "padding_mask")
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+    tokens = keras.layers.Embedding(300, 4)(inputs["token_ids"])
+    scores = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(tokens))
+    policy = card.policy({"classes": ["bad", "good"]}, preprocessor=preprocessor)
+    return keras.Model(inputs, keras.layers.Activation("linear", dtype=policy)(scores))
