@@ -173,7 +173,7 @@ def _length(body: keras.Model, preprocessor: keras.Layer | None, max_length: int
 
 @contextlib.contextmanager
 def _cut_to(preprocessor: keras.Layer | None, length: int | None) -> Iterator[None]:
-    """Within it the preprocessor has this length, and is found to read the same once it is saved; then its own again."""
+    """Within it the preprocessor has this length, and is found to read the same once it is saved."""
     if preprocessor is None:
         yield
         return

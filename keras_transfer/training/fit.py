@@ -159,6 +159,8 @@ def _run_stage(
     if settings.workdir:
         watching.append(keras.callbacks.TensorBoard(settings.workdir / "tensorboard", write_graph=False))
     all_steps = steps * stage.epochs
+    training = splits.training_batches(model, seed=settings.seed, first_step=first_epoch * steps, epochs=last_epoch)
+    validation = splits.evaluation_batches(splits.validation, model) if splits.validation else None
     with (
         compilation.computing_in(model, settings.precision),
         compilation.averaging_over(model, stage, all_steps),
@@ -170,11 +172,11 @@ def _run_stage(
             compilation.whether_to_jit() if settings.jit_compile == "auto" else settings.jit_compile,
         )
         model.fit(
-            splits.training_batches(model, seed=settings.seed, first_step=first_epoch * steps, epochs=last_epoch),
+            training,
             initial_epoch=first_epoch,
             epochs=last_epoch,
             steps_per_epoch=steps,
-            validation_data=splits.evaluation_batches(splits.validation, model) if splits.validation else None,
+            validation_data=validation,
             class_weight=settings.class_weight,
             callbacks=[*watching, *settings.callbacks],
             shuffle=False,  # the batches come shuffled, by a rule that a later run can repeat

@@ -91,8 +91,9 @@ class NextToken(Objective):
         self.compile(model, keras.optimizers.Adam(1e-4), "auto")
 
     def report(self, model, splits, split, cost):
+        batches = splits.evaluation_batches(split, model)
         with hub.taking_packed_inputs(model):
-            found = model.evaluate(splits.evaluation_batches(split, model), verbose=0, return_dict=True)
+            found = model.evaluate(batches, verbose=0, return_dict=True)
         return LanguageReport(split.name, found["cross_entropy"], found["accuracy"], len(split), cost), None
 
 
