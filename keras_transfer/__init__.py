@@ -10,6 +10,7 @@ from keras_transfer.builders.image_classifier import image_classifier
 from keras_transfer.builders.language_models import causal_lm, image_to_text, seq2seq_lm
 from keras_transfer.builders.text_classifier import text_classifier
 from keras_transfer.card import class_names
+from keras_transfer.evaluation.language_report import LanguageReport
 from keras_transfer.evaluation.prediction import predict
 from keras_transfer.evaluation.report import Report
 from keras_transfer.plans.methods import (
@@ -25,6 +26,7 @@ from keras_transfer.training.audit import AuditError
 from keras_transfer.training.callbacks import NonFiniteLossError
 from keras_transfer.training.fit import fit
 from keras_transfer.training.layerwise_optimizer import LayerwiseOptimizer
+from keras_transfer.training.objectives import evaluate
 from keras_transfer.training.run import Run
 
 __version__ = "0.1.0"
@@ -69,5 +71,7 @@ __all__ = [  # noqa: RUF022 - in reading order
     "remove_adapter",
     # using it
     "predict",
+    "evaluate",
     "Report",
+    "LanguageReport",
 ]

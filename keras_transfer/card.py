@@ -10,6 +10,7 @@ are 150 kB in the `.keras` file.
 """
 
 import base64
+import hashlib
 import json
 import pathlib
 import re
@@ -53,10 +54,24 @@ def read(model: keras.Model) -> dict[str, Any]:
     for layer in reversed(model.layers):
         if isinstance(layer.dtype_policy, keras.dtype_policies.DTypePolicyMap):
             for key in layer.dtype_policy:
-                unescaped = re.sub(r"\\(.)", r"\1", key, flags=re.DOTALL)
-                if unescaped.startswith("{"):
-                    return json.loads(unescaped)
+                if is_card(key):
+                    return json.loads(_unescaped(key))
     return {}
+
+
+def is_card(key: str) -> bool:
+    """Whether the key of a `DTypePolicyMap` is a card, and no pattern over layer names.
+
+    Example:
+
+    >>> is_card(re.escape('{"classes": ["ant"]}')), is_card("encoder/.*")
+    (True, False)
+    """
+    return _unescaped(key).startswith("{")
+
+
+def _unescaped(key: str) -> str:
+    return re.sub(r"\\(.)", r"\1", key, flags=re.DOTALL)
 
 
 def class_names(model: keras.Model) -> tuple[str, ...] | None:
@@ -105,14 +120,29 @@ def read_preprocessor(written: Mapping[str, Any]) -> keras.Layer:
     for layer, files in zip(_with_assets(preprocessor), written["assets"], strict=True):
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
-                (pathlib.Path(folder) / name).write_bytes(zlib.decompress(base64.urlsafe_b64decode(content)))
+                (pathlib.Path(folder) / name).write_bytes(_content(content))
             layer.load_assets(folder)
     return preprocessor
+
+
+def preprocessor_settings(written: Mapping[str, Any]) -> dict[str, Any]:
+    """What `write_preprocessor` wrote, with the SHA-256 of each file of a tokenizer in place of the file."""
+    return {
+        "config": written["config"],
+        "files_sha256": [
+            {name: hashlib.sha256(_content(text)).hexdigest() for name, text in files.items()}
+            for files in written["assets"]
+        ],
+    }
 
 
 def _with_assets(preprocessor: keras.Layer) -> list[keras.Layer]:
     layers = [preprocessor, *state.sublayers(preprocessor)]
     return [layer for layer in layers if hasattr(layer, "save_assets") and hasattr(layer, "load_assets")]
+
+
+def _content(text: str) -> bytes:
+    return zlib.decompress(base64.urlsafe_b64decode(text))
 
 
 def _files_of(layer: keras.Layer) -> dict[str, str]:

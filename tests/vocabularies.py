@@ -8,10 +8,10 @@ WORDS = ("a", "bad", "film", "fine", "good", "it", "not", "the", "very", "was", 
 CORPUS = ["the film was good", "it was not a very bad film", "the film, it was fine", "a good film is a fine thing"]
 
 
-def word_pieces(cls=keras_hub.tokenizers.BertTokenizer, **options):
-    """BERT's and DistilBERT's kind."""
+def word_pieces(cls=keras_hub.tokenizers.BertTokenizer, words=(), **options):
+    """BERT's and DistilBERT's kind, with more words where some are given."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    return cls(vocabulary=[*special, *WORDS], lowercase=True, **options)
+    return cls(vocabulary=[*special, *WORDS, *words], lowercase=True, **options)
 
 
 def byte_pairs(cls=keras_hub.tokenizers.GPT2Tokenizer, special=("<|endoftext|>",)):

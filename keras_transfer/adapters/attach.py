@@ -16,7 +16,8 @@ from keras_transfer.adapters.matrices import matrix
 from keras_transfer.adapters.places import Place, places
 from keras_transfer.adapters.table import AdapterTable, Row, kind
 from keras_transfer.adapters.targets import select
-from keras_transfer.backbones.freezing import is_bias
+from keras_transfer.backbones import freezing
+from keras_transfer.backbones.blocks import blocks
 from keras_transfer.errors import explain, nearest
 
 DEFAULT = "default"
@@ -35,7 +36,8 @@ def add_lora(
 
     The model's outputs are what they were, to the last bit: B is zero (of an embedding, A). From now on exactly the
     factors train, the layers in `train`, and the biases that the spec names; everything else is frozen, also where its
-    layer's flag was never touched. Compile afterwards: an optimizer that has seen other variables raises at the next
+    layer's flag was never touched. In a body that our builders have frozen, dropout falls again in the blocks in which
+    something trains, as under `fit`, and in no other. Compile afterwards: an optimizer that has seen other variables raises at the next
     step.
 
     `save`, `save_weights` and Keras' callbacks write the adapter beside the frozen kernel and read it back; the same
@@ -94,8 +96,8 @@ def carry_out(
 ) -> AdapterTable:
     """Sees to it that the adapter which `spec` describes is on the model, counts and trains, whatever there was.
 
-    Puts it on; adopts adapters of Keras' own where the spec asks for Keras' factors; goes on with an adapter of that
-    name that is just what the spec asks for.
+    Puts it on; adopts adapters of Keras' own where the spec asks for Keras' factors, whatever their rank and targets;
+    goes on with an adapter of that name that is just what the spec asks for, or was adopted.
 
     Raises:
         ValueError: as `add_lora`; where the model's adapter of that name is another one.
@@ -104,7 +106,12 @@ def carry_out(
         return adopt_lora(model, name=name, train=train, biases=spec.biases)
     if name not in names(model):
         return add_lora(model, spec, name=name, train=train, seed=seed)
-    asked = {id(target.layer): layers.factors_spec(spec, target.rank) for target in select(model, spec, head=train).targets}
+    if spec.factors == "keras" and _in_keras_shapes(model, name):
+        activate(model, name, active(model))
+        return table(model, name)
+    asked = {
+        id(target.layer): layers.factors_spec(spec, target.rank) for target in select(model, spec, head=train).targets
+    }
     there = {
         id(layer): layers.adapters_of(layer)[name].spec
         for layer in layers.adapted_layers(model)
@@ -124,14 +131,16 @@ def carry_out(
     return table(model, name)
 
 
-def touched(model: keras.Model, spec: LoRA, *, train: Sequence[keras.Layer] = ()) -> list[keras.Layer]:
+def touched(
+    model: keras.Model, spec: LoRA, *, name: str = DEFAULT, train: Sequence[keras.Layer] = ()
+) -> list[keras.Layer]:
     """The layers in which anything would train, or does, under this spec: adapted ones, and those of biases.
 
     Raises:
         ValueError: as `add_lora`, without changing the model.
     """
-    theirs = _adapted_by_keras(model)
-    if theirs and spec.factors != "keras":
+    theirs = _adapted_by_keras(model) or (_in_keras_shapes(model, name) if spec.factors == "keras" else [])
+    if spec.factors != "keras":
         _check_not_adapted_by_keras(model)
     adapted = theirs or [target.layer for target in select(model, spec, head=train).targets]
     biases = {id(variable) for variable in _biases(model, spec, adapted)}
@@ -216,6 +225,7 @@ def activate(model: keras.Model, name: str | None, counting: str | None) -> None
     trains += [variable for each in kept for variable in each.trains(name)]
     layers.remember_what_trains(model, trains)
     _check_what_trains(model, trains)
+    _follow_training(model)
     tracing.trace_anew(model)
 
 
@@ -375,6 +385,12 @@ def _adapted_by_keras(model: keras.Model) -> list[keras.Layer]:
     return [layer for layer in state.sublayers(model) if getattr(layer, "lora_enabled", False)]
 
 
+def _in_keras_shapes(model: keras.Model, name: str) -> list[keras.Layer]:
+    """The layers that carry the adapter, where all of its factors have the shapes of Keras' own; else none."""
+    found = [layer for layer in layers.adapted_layers(model) if name in layers.adapters_of(layer)]
+    return found if all(layers.adapters_of(layer)[name].spec.layout == "keras" for layer in found) else []
+
+
 def _check_not_adapted_by_keras(model: keras.Model) -> None:
     found = [layer.name for layer in _adapted_by_keras(model)]
     if found:
@@ -421,7 +437,7 @@ def _biases(model: keras.Model, spec: LoRA, adapted: Sequence[keras.Layer]) -> l
         for layer in within
         if not isinstance(layer, keras.layers.BatchNormalization)
         for variable in state.own_trainable_variables(layer)
-        if is_bias(variable)
+        if freezing.is_bias(variable)
     ]
 
 
@@ -443,6 +459,22 @@ def _check_what_trains(model: keras.Model, wanted: Sequence[keras.Variable]) -> 
                 to_mend="report this with the model's summary; it is a defect of keras_transfer",
             )
         )
+
+
+def _follow_training(model: keras.Model) -> None:
+    """In a body that a builder or a plan has frozen, lets exactly the blocks follow `training` in which anything trains.
+
+    The layers around an adapter would else tell its dropout that this is inference. A body that was never frozen so is
+    left as it is.
+    """
+    if not any(freezing.runs_as_at_inference(layer) for layer in state.sublayers(model)):
+        return
+    try:
+        every = [block.layers for block in blocks(model)]
+    except ValueError:  # a model that has no blocks is frozen or awake as one
+        every = [state.sublayers(model)]
+    awake = [layer for part in every if any(layer.trainable_variables for layer in part) for layer in part]
+    freezing.follow_training(model, awake)
 
 
 def _keras_factors(layer: keras.Layer) -> tuple[layers.FactorsSpec, dict]:

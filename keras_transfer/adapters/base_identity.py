@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_transfer import state
+from keras_transfer import card, state
 from keras_transfer.adapters import beside, layers
 from keras_transfer.adapters.places import places
 from keras_transfer.adapters.restoring import stock_config
@@ -27,19 +27,28 @@ _NAMING = {"name", "keras_history", "input_layers", "output_layers"}
 
 
 def architecture(model: keras.Model) -> Any:
-    """The configuration of a model without any adapter, such that two processes agree on it."""
+    """The configuration of a model without any adapter and without its card, such that two processes agree on it."""
+    return comparable(stock_config(model))
+
+
+def comparable(config: Any) -> Any:
+    """A Keras configuration such that two processes agree on it, as JSON gives it back."""
     known: dict[str, str] = {}
 
     def plain(value: Any, naming: bool = False) -> Any:
         if isinstance(value, dict):
-            return {key: plain(entry, key in _NAMING) for key, entry in value.items() if key not in _LEFT_OUT}
+            return {
+                key: plain(entry, key in _NAMING)
+                for key, entry in value.items()
+                if key not in _LEFT_OUT and not card.is_card(key)
+            }
         if isinstance(value, list | tuple):
             return [plain(entry, naming) for entry in value]
         if naming and isinstance(value, str):
             return known.setdefault(value, f"#{len(known)}")
         return value
 
-    return plain(json.loads(json.dumps(stock_config(model))))
+    return plain(json.loads(json.dumps(config)))
 
 
 def first_difference(there: Any, here: Any, path: str = "") -> tuple[str, Any, Any] | None:

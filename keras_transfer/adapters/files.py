@@ -17,6 +17,7 @@ import numpy as np
 import safetensors.numpy
 from keras import ops
 
+from keras_transfer import card as cards
 from keras_transfer.adapters import attach, base_identity, beside, layers, switch
 from keras_transfer.adapters.matrices import kind_of, matrix, unsuitable
 from keras_transfer.adapters.places import Place, places
@@ -42,8 +43,9 @@ def save_adapter(
         model: a model with adapters.
         folder: made where it is not there; an adapter in it is replaced, each file whole.
         name: of the adapter; `None` is the one that counts.
-        card: what else belongs to it, as JSON can hold it: class names, the tokenizer's settings. `read_adapter` gives
-            it back.
+        card: what else belongs to it, as JSON can hold it. What the model says of itself is written anyhow: the class
+            names, and how it reads text (the preprocessor's settings, and the SHA-256 of its tokenizer's files).
+            `read_adapter` gives it back.
         probe: a batch of inputs, in the structure of `model.input`, whose outputs are kept and compared when the
             adapter is loaded. `None` makes one up from the shapes of the inputs.
         format: `"peft"` writes what the `peft` package loads on the Hugging Face model of the same name (BERT, GPT-2,
@@ -81,7 +83,7 @@ def save_adapter(
     finally:
         if counting != name:
             attach.activate(model, counting, name)
-    description["card"] = dict(card or {})
+    description["card"] = {**_card_of(model), **(card or {})}
     content = safetensors.numpy.save(tensors)
     description["sha256"] = hashlib.sha256(content).hexdigest()
     folder = pathlib.Path(folder)
@@ -99,22 +101,22 @@ def load_adapter(
 ) -> AdapterTable:
     """Puts a saved adapter on a model, in place, and makes it the one that counts.
 
-    The base has to be the one that it was trained on: the same configuration, the same weights, and the same answers
-        to the
-    probe that was saved (to the last bit on the machine that saved it, to 1e-5 of the largest output on another; 5e-3
-    and 5e-2 where float16 and bfloat16 compute). Where anything is wrong the model is left as it was.
+    The base has to be the one that it was trained on: the same classes, the same reading of text, the same
+    configuration, the same weights, and the same answers to the probe that was saved (to the last bit on the machine
+    that saved it, to 1e-5 of the largest output on another; 5e-3 and 5e-2 where float16 and bfloat16 compute). Where
+    anything is wrong the model is left as it was.
 
     Args:
         model: the base, with other adapters on it or none. Layers that came with the adapter, a head say, have to be
             there in the right shapes; their weights are read.
         folder: written by `save_adapter`, or by `peft` for BERT, GPT-2 or Llama.
         name: what to call it; `None` is the name under which it was saved.
-        check: `"shapes"` asks only that the shapes fit: for a base in another precision, or another base at one's own
-            risk.
+        check: `"shapes"` asks only that the classes and the shapes fit: for a base in another precision, or another
+            base at one's own risk.
 
     Raises:
-        ValueError: naming the cause: files that do not belong together, another adapter shape, another base
-            configuration, other base weights, other answers.
+        ValueError: naming the cause: files that do not belong together, other classes, another tokenizer, another
+            adapter shape, another base configuration, other base weights, other answers.
 
     Example:
 
@@ -138,10 +140,13 @@ def load_adapter(
     tensors = safetensors.numpy.load((folder / _TENSORS).read_bytes())
     name = description["name"] if name is None else name
     attach.check_name(model, name)
+    said = _card_of(model)
+    _check_classes(model, said.get("classes"), description["card"].get("classes"))
     carriers = _find_layers(model, description["factors"])
     brought = _find_variables(model, description["beside"])
     if check == "exact":
         _check_base(model, description["base"], brought)
+        _check_reads_the_same(model, said.get("preprocessor"), description["card"].get("preprocessor"))
     counting = attach.active(model)
     for layer, entry in zip(carriers, description["factors"], strict=True):
         spec = layers.FactorsSpec(**entry["spec"])
@@ -210,6 +215,15 @@ def _name_to_save(model: keras.Model, name: str | None) -> str:
             )
     attach.check_known(model, name)
     return name
+
+
+def _card_of(model: keras.Model) -> dict[str, Any]:
+    """What a model says of itself, with the settings of its preprocessor alone: a vocabulary belongs to the base."""
+    said = cards.read(model)
+    written = said.pop("preprocessor", None)
+    if written is None and getattr(model, "preprocessor", None) is not None:  # a task of KerasHub
+        written = cards.write_preprocessor(model.preprocessor)
+    return said if written is None else {**said, "preprocessor": cards.preprocessor_settings(written)}
 
 
 def _described(model: keras.Model, name: str, batch: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -334,6 +348,41 @@ def _find_variables(model: keras.Model, entries: Sequence[Mapping[str, Any]]) ->
                 )
             )
     return chosen
+
+
+def _check_classes(model: keras.Model, here: Sequence[str] | None, there: Sequence[str] | None) -> None:
+    """Refuses an adapter for other classes, where both sides name them.
+
+    Names that only count, as builders give them where they are told a number, name nothing.
+    """
+    if any(names is None or list(names) == list(map(str, range(len(names)))) for names in (here, there)):
+        return
+    if list(here) != list(there):
+        raise ValueError(
+            explain(
+                "The adapter was trained on other classes, or on these in another order.",
+                given=f"{model.name}, which tells apart {', '.join(here)}",
+                expected=", ".join(there),
+                to_mend="build the model with the classes of the adapter: read_adapter(folder)['card']['classes']",
+            )
+        )
+
+
+def _check_reads_the_same(model: keras.Model, here: Any, there: Any) -> None:
+    """Refuses an adapter that was trained on texts read otherwise, where both sides say how they read."""
+    if here is None or there is None:
+        return
+    found = base_identity.first_difference(*map(base_identity.comparable, (there, here)))
+    if found:
+        path, expected, given = found
+        raise ValueError(
+            explain(
+                f"The adapter was trained on texts that were read otherwise than {model.name} reads them.",
+                given=f"{_short(given)} at {path}",
+                expected=_short(expected),
+                to_mend='build the model with the preprocessor of the adapter; or check="shapes"',
+            )
+        )
 
 
 def _check_base(model: keras.Model, base: Mapping[str, Any], brought: Sequence[keras.Variable]) -> None:

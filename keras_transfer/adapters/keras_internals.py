@@ -107,6 +107,8 @@ def view(layer: keras.Layer, kind: type[keras.Layer], **attributes: object) -> k
     """
     seen = object.__new__(kind)
     seen.__dict__.update(layer.__dict__)
+    # Set on a frozen layer in place of its class' method (`freezing.set_inference`), and bound to that very layer.
+    seen.__dict__.pop("call", None)
     seen.__dict__.update(attributes)
     return seen
 

@@ -20,7 +20,7 @@ import numpy as np
 import safetensors.numpy
 from keras import ops
 
-from keras_transfer import state
+from keras_transfer import card, state
 from keras_transfer.adapters import attach, beside, keras_internals, layers
 from keras_transfer.adapters.matrices import matrix
 from keras_transfer.adapters.places import Place, places
@@ -198,7 +198,7 @@ def load(model: keras.Model, folder: str | os.PathLike, name: str) -> AdapterTab
     tensors = safetensors.numpy.load((folder / _TENSORS).read_bytes())
     found, left = _gathered(tensors, {module.name: module for module in _modules(body, family)})
     if left:
-        _say_what_is_left(left, body)
+        _say_what_is_left(left, body, family)
     put = []
     for module, parts in found:
         module_rank = parts["a"].shape[0]
@@ -224,10 +224,14 @@ def _family(model: keras.Model) -> tuple[keras.Model, _Family]:
         known = layers.stock_class(layer).__name__
         if known in _FAMILIES:
             return layer, _FAMILIES[known]
+    # What `text_classifier` cuts out of a backbone is a plain functional model, with the layers of the backbone.
+    known = card.read(model).get("backbone")
+    if known in _FAMILIES:
+        return next(layer for layer in model.layers if isinstance(layer, keras.Model)), _FAMILIES[known]
     raise ValueError(
         explain(
             f"PEFT's names are not known for the body of {model.name}.",
-            given=layers.stock_class(getattr(model, "backbone", model)).__name__,
+            given=known or layers.stock_class(getattr(model, "backbone", model)).__name__,
             expected="a model with one of " + ", ".join(_FAMILIES),
             to_mend='save_adapter without format="peft"',
         )
@@ -348,13 +352,20 @@ def _gathered(
     return [(modules[name], gathered[name]) for name in modules if name in gathered], left
 
 
-def _say_what_is_left(left: Sequence[str], body: keras.Model) -> None:
-    """An error for factors that no layer takes, a warning for a head that the body does not have."""
-    of_body = [key for key in left if "lora_" in key or ".layer." in key or ".layers." in key or ".h." in key]
+def _say_what_is_left(left: Sequence[str], body: keras.Model, family: _Family) -> None:
+    """An error for factors that no layer takes; a warning for a head that the body does not have, or a pooler."""
+    # A body without it was cut off below it, and nothing of what the adapter does there would reach the output.
+    above = [module for module in family.modules.values() if module.startswith("pooler")]
+    of_body = [
+        key
+        for key in left
+        if ("lora_" in key or ".layer." in key or ".layers." in key or ".h." in key)
+        and not any(f".{module}." in key for module in above)
+    ]
     if of_body:
         raise ValueError(
             explain(
-                f"The adapter holds something that {layers.stock_class(body).__name__} has no place for.",
+                f"The adapter holds something that {body.name} has no place for.",
                 given=", ".join(of_body[:4]) + (f" … ({len(of_body)} tensors)" if len(of_body) > 4 else ""),
                 expected="LoRA factors of its linear layers and embeddings",
             )
@@ -363,7 +374,8 @@ def _say_what_is_left(left: Sequence[str], body: keras.Model) -> None:
         explain(
             "The adapter holds weights that are no part of the body; they were not read.",
             given=", ".join(left),
-            to_mend="train the head here, or set its weights yourself",
+            to_mend="train the head here, or set its weights yourself; for those of a pooler, "
+            "kt.text_classifier(…, pooling='pooled')",
         ),
         stacklevel=4,
     )

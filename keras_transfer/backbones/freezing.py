@@ -119,9 +119,7 @@ def wake(
     _check_what_trains(model, wanted)
 
 
-def follow_training(
-    model: keras.Model, layers: Iterable[keras.Layer], *, batch_norm: BatchNorm = "frozen"
-) -> None:
+def follow_training(model: keras.Model, layers: Iterable[keras.Layer], *, batch_norm: BatchNorm = "frozen") -> None:
     """Lets exactly `layers` follow `training`; every other layer of the model runs as at inference.
 
     Raises:
@@ -166,9 +164,7 @@ def is_bias(variable: keras.Variable) -> bool:
 
 
 def _could_train(layer: keras.Layer) -> list[keras.Variable]:
-    return [
-        variable for below in [layer, *state.sublayers(layer)] for variable in state.own_trainable_variables(below)
-    ]
+    return [variable for below in [layer, *state.sublayers(layer)] for variable in state.own_trainable_variables(below)]
 
 
 def _follows(layer: keras.Layer, layers: Iterable[keras.Layer]) -> bool:

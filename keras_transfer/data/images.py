@@ -40,11 +40,6 @@ class ImageSplits(Splits):
         self.augment = augment
         self.augmentation = augmentation(augment)
 
-    @property
-    def varies(self) -> bool:
-        """Whether a training picture looks different in every epoch, because it is augmented."""
-        return self.augmentation != Augmentation()
-
     def size(self, model: Any = None) -> tuple[int, int]:
         """The (height, width) that pictures are brought to: the model's, or `image_size` where it takes any.
 

@@ -177,11 +177,6 @@ class Splits(abc.ABC):
         parts = ["\0".join(self.classes), *(f"{split.name} {split.fingerprint}" for split in self.all)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    @property
-    def varies(self) -> bool:
-        """Whether a training example looks different in every epoch, because it is augmented."""
-        return False
-
     def steps_per_epoch(self, model: Any = None) -> int:
         """How many batches go through the training set once; the last one may be smaller.
 

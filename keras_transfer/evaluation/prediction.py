@@ -51,7 +51,10 @@ def predict(model: keras.Model, examples: Any, *, batch_size: int = 32) -> np.nd
 
 def predict_split(model: keras.Model, splits: Splits, split: Split) -> np.ndarray:
     """Class probabilities for one split, in its order, shape (examples, classes)."""
-    return probabilities(model, splits.evaluation_batches(split, model))
+    found = probabilities(model, splits.evaluation_batches(split, model, in_order=False))
+    in_order = np.empty_like(found)
+    in_order[splits.evaluation_order(split, model)] = found
+    return in_order
 
 
 def probabilities(model: keras.Model, batches: Any) -> np.ndarray:

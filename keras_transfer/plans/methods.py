@@ -1,5 +1,6 @@
 """The ways to adapt a model that courses teach, each a function from a model to a plan."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -45,6 +46,7 @@ def staged_fine_tuning(
     learning_rate: float = 1e-3,
     layer_decay: float = 0.75,
     unfreeze: str | Sequence[str] = "all",
+    safeguard: bool = True,
     **stage_options,
 ) -> Plan:
     """Trains a new head, then wakes the body below it, the lower the slower.
@@ -53,7 +55,8 @@ def staged_fine_tuning(
     down they would undo the features we came for (linear probing before fine-tuning, Kumar et al. 2022). Then every
     block learns at `layer_decay` of the rate of the one above it (discriminative fine-tuning, Howard and Ruder 2018):
     low blocks hold edges and textures, which carry over, high ones hold the source task's shapes, which do not. Batch
-    norms stay as they were pretrained.
+    norms stay as they were pretrained. In the end the model is put between the fitted head on the frozen body and the
+    tuned one, where validation likes it best (WiSE-FT, Wortsman et al. 2022), and never below the former.
 
     Not for a handful of pictures per class (`feature_extraction` cannot overfit as far), nor where the body knows
     nothing of use (`from_scratch` shows whether it does).
@@ -65,6 +68,7 @@ def staged_fine_tuning(
         layer_decay: ratio of a block's rate to the rate of the block above.
         unfreeze: what the second part wakes: `"all"`, `"top:2"`, block names. `"gradual"` wakes one block after
             another from the top (Howard and Ruder 2018), the second number of epochs spread evenly over the steps.
+        safeguard: whether the last stage ends where validation says, between its beginning and its end.
         **stage_options: further arguments of `kt.Stage`, for the second part.
 
     Example:
@@ -85,6 +89,7 @@ def staged_fine_tuning(
     options = {"learning_rate": learning_rate, "layer_decay": layer_decay, "ratios": HEAD} | stage_options
     head = Stage("head", epochs[0], learning_rate=learning_rate, start="probe")
     tuned = _gradually(model, epochs[1], options) if unfreeze == "gradual" else [Stage(unfreeze, epochs[1], **options)]
+    tuned[-1] = dataclasses.replace(tuned[-1], safeguard=safeguard)
     return fates.check(model, "staged_fine_tuning", [head, *tuned])
 
 
@@ -231,8 +236,9 @@ def _beside_frozen_body(model, name, epochs, options, stage_options) -> Plan:
     return fates.check(model, name, [Stage(options.pop("train", "head" if new_head else ()), epochs, **options)])
 
 
-# The head has more to learn than the body, whose features are to be kept.
-HEAD = {"head": 3.0}
+# The head has been solved for, so what it still has to learn is to follow the body. (At 3 and 5, the values that suit a
+# head that starts at random, the pictures of the shared sets were classified worse, and so at 1 and 0.3, within noise.)
+HEAD = {"head": 0.1}
 
 
 def _gradually(model, epochs, options):

@@ -40,6 +40,8 @@ class Stage:
             offset of their `"norms"` (batch norms are left to `batch_norm`). The head is always whole.
         adapters: low-rank adapters that train beside what `train` names, on a body that is frozen otherwise. `fit` puts
             them on; a later stage with the same ones goes on with them.
+        safeguard: end the stage between the weights that it began with and those that it reached, where validation
+            says (WiSE-FT, Wortsman et al. 2022), and never below where it began. Needs a validation split.
 
     Example:
 
@@ -63,6 +65,7 @@ class Stage:
     start: Literal["pretrained", "probe", "random"] = "pretrained"
     part: Literal["whole", "biases", "norms"] = "whole"
     adapters: LoRA | None = None
+    safeguard: bool = False
 
     def __post_init__(self):
         train = self.train if isinstance(self.train, str) else tuple(self.train)
@@ -195,6 +198,7 @@ class Plan:
             details += [f"weight decay {stage.weight_decay:g}"] if stage.weight_decay else []
             details += [f"batch norm {stage.batch_norm}"]
             details += [f"patience {stage.patience}"] if stage.patience else []
+            details += ["safeguarded"] if stage.safeguard else []
             details += {"pretrained": [], "probe": ["from a linear probe"], "random": ["from random weights"]}[
                 stage.start
             ]

@@ -12,6 +12,7 @@ from keras_transfer.backbones.blocks import Block
 from keras_transfer.errors import explain
 from keras_transfer.plans.fates import Fate
 from keras_transfer.plans.plan import Stage
+from keras_transfer.training.safeguard import Interpolation
 
 
 class AuditError(RuntimeError):
@@ -37,10 +38,11 @@ class Moved:
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What one stage moved, block by block, bottom to top."""
+    """What one stage moved, block by block, bottom to top; then, where it was safeguarded, how much of it was kept."""
 
     stage: str
     moved: Sequence[Moved]
+    interpolation: Interpolation | None = None
 
     def __str__(self):
         width = max(len("block"), *(len(moved.block) for moved in self.moved))
@@ -49,6 +51,7 @@ class Audit:
             ratio = "frozen" if moved.ratio is None else f"{moved.ratio:.4g}"
             statistics = "-" if moved.statistics is None else _share(moved.statistics)
             lines.append(f"  {moved.block:<{width}}  {ratio:>6}  {_share(moved.weights):>9}  {statistics:>10}")
+        lines += [f"  {self.interpolation}"] if self.interpolation else []
         return "\n".join(lines)
 
 

@@ -28,6 +28,7 @@ from keras_transfer.training.initial_weights import draw_anew
 from keras_transfer.training.linear_probe import start_from_probe
 from keras_transfer.training.objectives import Objective, objective_of
 from keras_transfer.training.run import Run
+from keras_transfer.training.safeguard import safeguard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _run_stage(
         watching.append(keras.callbacks.TensorBoard(settings.workdir / "tensorboard", write_graph=False))
     all_steps = steps * stage.epochs
     training = splits.training_batches(model, seed=settings.seed, first_step=first_epoch * steps, epochs=last_epoch)
-    validation = splits.evaluation_batches(splits.validation, model) if splits.validation else None
+    validation = splits.evaluation_batches(splits.validation, model, in_order=False) if splits.validation else None
     with (
         compilation.computing_in(model, settings.precision),
         compilation.averaging_over(model, stage, all_steps),
@@ -192,7 +193,12 @@ def _run_stage(
         trainable_parameters=sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),
         steps=epochs * steps,
     )
-    return audit(model, stage, stage_fates, before), cost
+    found = audit(model, stage, stage_fates, before)
+    if stage.safeguard and splits.validation:
+        found = dataclasses.replace(found, interpolation=safeguard(model, splits, before))
+    if stage.safeguard and settings.verbose:
+        print(found.interpolation or "safeguard: no validation split to go by, so the stage is kept whole")
+    return found, cost
 
 
 def prepare(model: keras.Model, stage: Stage, stage_fates: Sequence[Fate], settings: _Settings) -> Sequence[Fate]:

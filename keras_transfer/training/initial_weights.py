@@ -25,7 +25,7 @@ def draw_anew(model: keras.Model, seed: int) -> None:
     users_generator = random.getstate()
     try:
         random.seed(seed)
-        fresh = keras.models.clone_model(model)
+        fresh = _built_anew(model)
     finally:
         random.setstate(users_generator)
     stays = {
@@ -34,8 +34,18 @@ def draw_anew(model: keras.Model, seed: int) -> None:
         if isinstance(layer, keras.layers.Normalization)
         for variable in layer.variables
     }
-    drawn = [
-        present.numpy() if id(present) in stays or state.is_seed(present) else new.numpy()
-        for (_, present), (_, new) in zip(state.walk(model), state.walk(fresh), strict=True)
-    ]
-    state.assign(model, drawn)
+    for present, new in zip(_weights(model), _weights(fresh), strict=True):
+        if id(present) not in stays:
+            present.assign(new.numpy())
+
+
+def _built_anew(model: keras.Model) -> keras.Model:
+    """A second model of the same configuration."""
+    if isinstance(getattr(model, "backbone", None), keras.Model):
+        # A KerasHub task, whose embedding may be its head as well: `clone_model` would make two of it.
+        return type(model).from_config(model.get_config())
+    return keras.models.clone_model(model)
+
+
+def _weights(model: keras.Model) -> list[keras.Variable]:
+    return [variable for _, variable in state.walk(model) if not state.is_seed(variable)]

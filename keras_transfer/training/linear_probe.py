@@ -9,11 +9,10 @@ from keras_transfer.backbones.blocks import blocks
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 
-# More rows than this say no more about a linear head, and make the solution slow.
-MOST_ROWS = 20_000
-# Of each picture, beside the picture as it is. Measured on the shared sets: see benchmarks/.
-AUGMENTED_VIEWS = 3
-# How far the probe may follow the examples: scikit-learn's C, each example counting once whatever its views.
+# More examples than this say no more about a linear head, and make the solution slow.
+MOST_EXAMPLES = 20_000
+# How far the probe may follow the examples, scikit-learn's C. On five folds of the four shared picture sets, with
+# MobileNetV2 0.35, 0.03 to 1 differ by less than their noise; 0.1 has the lowest loss on most.
 C = 0.1
 
 
@@ -25,13 +24,12 @@ def start_from_probe(
     Fine-tuning from a fitted head distorts the features less than from a random one (linear probing, then fine-tuning:
     Kumar et al. 2022, arXiv:2202.10054), and a few epochs of steps do not fit one: a hundred pictures make four steps
     an epoch. The problem is convex, so it is solved: L2-regularised, on features brought to unit mean square, so that
-    the regularisation means the same for every body. Where the data are augmented, on three augmented views of each
-    example as well.
+    the regularisation means the same for every body.
 
     Args:
         model: a classifier whose head is one `Dense` layer with a bias.
-        splits: the data, of which the training examples are used.
-        seed: of the views, and of which examples are taken where there are too many.
+        splits: the data; its training examples are used as they are, without augmentation.
+        seed: of which examples are taken where there are more than 20,000.
         class_weight: the weight of each class by its number.
 
     Raises:
@@ -40,34 +38,21 @@ def start_from_probe(
     from sklearn.linear_model import LogisticRegression
 
     dense = _only_dense(model)
-    features, labels = _features(keras.Model(model.input, dense.input), model, splits, seed)
-    views = len(labels) / len(splits.train)
-    if len(labels) > MOST_ROWS:
-        chosen = np.random.default_rng(seed).choice(len(labels), MOST_ROWS, replace=False)
+    batches = splits.evaluation_batches(splits.train, model, in_order=False)
+    features = np.asarray(keras.Model(model.input, dense.input).predict(batches, verbose=0), "float64")
+    labels = splits.train.labels[splits.evaluation_order(splits.train, model)]
+    if len(labels) > MOST_EXAMPLES:
+        chosen = np.random.default_rng(seed).choice(len(labels), MOST_EXAMPLES, replace=False)
         features, labels = features[chosen], labels[chosen]
     scale = np.sqrt(np.mean(features**2)) or 1.0
     weights = dict(class_weight) if class_weight else None
-    solved = LogisticRegression(C=C / views, max_iter=1000, class_weight=weights)
+    solved = LogisticRegression(C=C, max_iter=1000, class_weight=weights)
     solved.fit(features / scale, labels)
     kernel, bias = solved.coef_.T / scale, solved.intercept_
     if len(solved.classes_) == 2:  # one row, the log odds of the second class: half to each side
         kernel, bias = np.hstack([-kernel, kernel]) / 2, np.hstack([-bias, bias]) / 2
     dense.kernel.assign(kernel.astype("float32"))
     dense.bias.assign(bias.astype("float32"))
-
-
-def _features(
-    features_of: keras.Model, model: keras.Model, splits: Splits, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features and labels of the training examples as they are, and of their augmented views."""
-    features = [features_of.predict(splits.evaluation_batches(splits.train, model), verbose=0)]
-    labels = [splits.train.labels]
-    views = min(AUGMENTED_VIEWS, MOST_ROWS // len(splits.train) - 1) if splits.varies else 0
-    if views > 0:
-        for pictures, numbers in splits.training_batches(model, seed=seed, epochs=views):
-            features.append(features_of.predict_on_batch(pictures))
-            labels.append(np.asarray(numbers))
-    return np.concatenate(features).astype("float64"), np.concatenate(labels)
 
 
 def _only_dense(model: keras.Model) -> keras.layers.Dense:

@@ -8,7 +8,7 @@ import numpy as np
 from keras_transfer.backbones import hub
 from keras_transfer.builders.outputs import check_classes, compile_as_classifier, gives_logits
 from keras_transfer.data.splits import Split, Splits
-from keras_transfer.errors import explain
+from keras_transfer.errors import explain, nearest
 from keras_transfer.evaluation.cost import Cost
 from keras_transfer.evaluation.language_report import LanguageReport
 from keras_transfer.evaluation.prediction import predict_split
@@ -32,7 +32,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def report(
-        self, model: keras.Model, splits: Splits, split: Split, cost: Cost
+        self, model: keras.Model, splits: Splits, split: Split, cost: Cost | None
     ) -> tuple[Report | LanguageReport, np.ndarray | None]:
         """The report on one split, and the class probabilities that it was made from, where there are any."""
 
@@ -100,3 +100,42 @@ class NextToken(Objective):
 def objective_of(splits: Splits) -> Objective:
     """What data of this kind are for."""
     return Classification() if splits.classes else NextToken()
+
+
+def evaluate(model: keras.Model, splits: Splits, split: str = "test") -> Report | LanguageReport:
+    """How good a model is on one split, trained by `fit` or not.
+
+    Args:
+        model: a classifier, or a language model for data without labels.
+        splits: the data.
+        split: `"train"`, `"validation"` or `"test"`.
+
+    Returns:
+        What `run.report` is after `fit`, without cost.
+
+    Raises:
+        ValueError: where the data have no such split, or model and data do not belong together.
+
+    Example:
+
+    >>> import keras_transfer as kt
+    >>> digits = kt.data.digits(classes=[0, 1], per_class=10)
+    >>> model = kt.image_classifier("MobileNetV2", digits.classes, weights=None, image_size=32, alpha=0.35)
+    >>> evaluate(model, digits, "validation").split
+    'validation'
+    """
+    named = {each.name: each for each in splits.all}
+    if split not in named:
+        raise ValueError(
+            explain(
+                "The data have no split of that name.",
+                given=repr(split),
+                nearest=nearest(str(split), named),
+                expected=" or ".join(map(repr, named)),
+            )
+        )
+    objective = objective_of(splits)
+    objective.check(model, splits)
+    if not model.compiled:
+        objective.leave_compiled(model)
+    return objective.report(model, splits, named[split], None)[0]

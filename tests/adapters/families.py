@@ -8,8 +8,8 @@ LENGTH = 6
 WORDS = 20
 SIDE = 16
 
-_TEXT = {"vocabulary_size": WORDS, "num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16}
-_GROUPED = {
+TEXT = {"vocabulary_size": WORDS, "num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16}
+GROUPED = {
     "vocabulary_size": WORDS, "num_layers": 2, "num_query_heads": 4, "num_key_value_heads": 2, "hidden_dim": 8,
     "intermediate_dim": 16,
 }  # fmt: skip
@@ -23,55 +23,55 @@ def _hub():
 
 
 def bert():
-    return _hub().BertBackbone(max_sequence_length=LENGTH, **_TEXT)
+    return _hub().BertBackbone(max_sequence_length=LENGTH, **TEXT)
 
 
 def distil_bert():
-    return _hub().DistilBertBackbone(max_sequence_length=LENGTH, **_TEXT)
+    return _hub().DistilBertBackbone(max_sequence_length=LENGTH, **TEXT)
 
 
 def roberta():
-    return _hub().RobertaBackbone(max_sequence_length=LENGTH, **_TEXT)
+    return _hub().RobertaBackbone(max_sequence_length=LENGTH, **TEXT)
 
 
 def gpt2():
-    return _hub().GPT2Backbone(max_sequence_length=LENGTH, **_TEXT)
+    return _hub().GPT2Backbone(max_sequence_length=LENGTH, **TEXT)
 
 
 def gpt_neo_x():
-    return _hub().GPTNeoXBackbone(max_sequence_length=LENGTH, rotary_percentage=0.5, **_TEXT)
+    return _hub().GPTNeoXBackbone(max_sequence_length=LENGTH, rotary_percentage=0.5, **TEXT)
 
 
 def esm():
-    return _hub().ESMBackbone(max_sequence_length=LENGTH, **_TEXT)
+    return _hub().ESMBackbone(max_sequence_length=LENGTH, **TEXT)
 
 
 def roformer_v2():
-    return _hub().RoformerV2Backbone(head_size=4, **_TEXT)
+    return _hub().RoformerV2Backbone(head_size=4, **TEXT)
 
 
 def t5():
-    return _hub().T5Backbone(dropout=0.0, **_TEXT)
+    return _hub().T5Backbone(dropout=0.0, **TEXT)
 
 
 def f_net():
-    return _hub().FNetBackbone(**{key: value for key, value in _TEXT.items() if key != "num_heads"})
+    return _hub().FNetBackbone(**{key: value for key, value in TEXT.items() if key != "num_heads"})
 
 
 def gemma():
-    return _hub().GemmaBackbone(head_dim=4, **{**_GROUPED, "num_key_value_heads": 1})
+    return _hub().GemmaBackbone(head_dim=4, **{**GROUPED, "num_key_value_heads": 1})
 
 
 def llama():
-    return _hub().LlamaBackbone(**_GROUPED)
+    return _hub().LlamaBackbone(**GROUPED)
 
 
 def qwen3():
-    return _hub().Qwen3Backbone(head_dim=4, **_GROUPED)
+    return _hub().Qwen3Backbone(head_dim=4, **GROUPED)
 
 
 def mixtral():
-    return _hub().MixtralBackbone(num_experts=2, top_k=1, **_GROUPED)
+    return _hub().MixtralBackbone(num_experts=2, top_k=1, **GROUPED)
 
 
 def smollm3():
@@ -157,7 +157,7 @@ def blip2():
         cross_attention_frequency=2, dropout=0.0, layer_norm_epsilon=1e-12,
     )  # fmt: skip
     language = _hub().BLIP2CustomOPT(
-        num_query_tokens=2, qformer_hidden_dim=8, dropout=0.0, max_sequence_length=LENGTH + 2, **_TEXT
+        num_query_tokens=2, qformer_hidden_dim=8, dropout=0.0, max_sequence_length=LENGTH + 2, **TEXT
     )
     return _hub().BLIP2Backbone(vision_encoder=vision, qformer=qformer, language_model=language)
 

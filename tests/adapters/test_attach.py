@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 from adapters import families, small
+from bodies import classifier
 
+import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.adapters import layers
 from keras_transfer.adapters.attach import active, add_lora, adopt_lora, names
@@ -316,3 +318,34 @@ def test_factors_that_a_keras_checkpoint_has_killed_are_not_adopted(tmp_path):
 def test_nothing_to_adopt_is_an_error():
     with pytest.raises(ValueError, match="no adapters of Keras' own"):
         adopt_lora(small.transformer())
+
+
+def test_in_a_body_that_a_builder_has_frozen_dropout_falls_where_something_trains_and_nowhere_else():
+    """The frozen layers around an adapter would else tell its dropout that this is inference, silently."""
+    model = classifier()
+    add_lora(model, targets="block2_conv", rank=2, dropout=0.5)
+    small.stir(model)
+    ones = np.ones((1, 1000), "float32")
+    dropped = {
+        layer.name: bool(np.any(small.array(layer(ones, training=True)) == 0))
+        for layer in state.sublayers(model)
+        if isinstance(layer, keras.layers.Dropout)
+    }
+    assert dropped == {
+        "block1_drop": False, "block2_drop": True, "block3_drop": False, "lora_dropout_default": True,
+        "head_dropout": False,
+    }  # fmt: skip
+
+
+def test_an_adapter_on_a_body_of_keras_hub_that_a_builder_has_frozen_drops_its_inputs():
+    body = families.bert()
+    model = kt.text_classifier(body, 2, dropout=0.0)
+    model.get_layer("head").kernel.assign(np.random.default_rng(0).normal(size=(8, 2)))
+    inputs = families.batch(model)
+    before = small.array(model(inputs, training=True))
+    np.testing.assert_array_equal(small.array(model(inputs, training=True)), before)
+    add_lora(model, rank=2, targets="transformer_layer_1/*/query", dropout=0.5)
+    small.stir(model)
+    one, other = (small.array(model(inputs, training=True)) for _ in range(2))
+    assert not np.array_equal(one, other)
+    np.testing.assert_array_equal(small.array(model(inputs)), small.array(model(inputs)))

@@ -7,11 +7,14 @@ import sys
 import textwrap
 
 import keras
+import keras_hub
 import numpy as np
 import pytest
 import safetensors.numpy
 from adapters import families, small
+from vocabularies import word_pieces
 
+import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.adapters import base_identity, layers
 from keras_transfer.adapters.attach import active, add_lora, adopt_lora, names
@@ -170,6 +173,45 @@ def test_a_head_for_other_classes_is_named(tmp_path):
     message = _error(model, tmp_path)
     assert "brings a weight that seven has in another shape" in message
     assert "head/kernel (8, 3)" in message
+
+
+def _reader(classes=("bad", "good"), words=(), max_length=6):
+    keras.utils.set_random_seed(7)
+    tokenizer = word_pieces(words=words)
+    preprocessor = keras_hub.models.BertTextClassifierPreprocessor(tokenizer)
+    body = keras_hub.models.BertBackbone(max_sequence_length=8, **{**families.TEXT, "vocabulary_size": 30})
+    return kt.text_classifier(body, classes, preprocessor=preprocessor, max_length=max_length)
+
+
+def test_what_the_model_says_of_itself_is_in_the_folder_and_checked(tmp_path):
+    model = _reader()
+    add_lora(model, rank=2, train=[model.get_layer("head")])
+    small.stir(model)
+    save_adapter(model, tmp_path, card={"note": "second try"})
+    card = read_adapter(tmp_path)["card"]
+    assert (card["classes"], card["backbone"], card["note"]) == (["bad", "good"], "BertBackbone", "second try")
+    assert card["preprocessor"]["config"]["config"]["sequence_length"] == 6
+    assert [list(files) for files in card["preprocessor"]["files_sha256"]] == [["vocabulary.txt"]]
+    fresh = _reader()
+    load_adapter(fresh, tmp_path)
+    np.testing.assert_array_equal(kt.predict(fresh, ["a good film"]), kt.predict(model, ["a good film"]))
+
+    message = _error(_reader(classes=("good", "bad")), tmp_path)
+    assert "The adapter was trained on other classes, or on these in another order." in message
+    assert "tells apart good, bad\n  expected:  bad, good" in message
+    assert "other classes" in _error(_reader(classes=("bad", "fair", "good")), tmp_path, check="shapes")
+    assert "given:     5 at config.config.sequence_length\n  expected:  6" in _error(_reader(max_length=5), tmp_path)
+    message = _error(_reader(words=["awful"]), tmp_path)
+    assert "trained on texts that were read otherwise" in message
+    assert "at files_sha256.0.vocabulary.txt" in message
+    load_adapter(_reader(words=["awful"]), tmp_path, check="shapes")
+
+
+def test_classes_that_are_only_counted_say_nothing(tmp_path):
+    model = _reader(classes=2)
+    add_lora(model, rank=2)
+    save_adapter(model, tmp_path)
+    load_adapter(_reader(), tmp_path)
 
 
 def test_files_that_are_not_whole(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import safetensors.numpy
 from adapters import families, small
 
+import keras_transfer as kt
 from keras_transfer.adapters import layers
 from keras_transfer.adapters.attach import adapted_places, add_lora, names
 from keras_transfer.adapters.files import load_adapter, save_adapter
@@ -149,6 +150,43 @@ def test_a_language_model_is_written_with_its_heads_names(tmp_path):
     tensors, config = _read(tmp_path)
     assert config["task_type"] == "CAUSAL_LM"
     assert all(key.startswith("base_model.model.transformer.h.") for key in tensors)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "pooled"])
+def test_a_text_classifier_is_written_and_read_as_its_body(pooling, tmp_path):
+    body = families.bert()
+    model = kt.text_classifier(body, ["bad", "good"], pooling=pooling)
+    model.get_layer("head").kernel.assign(np.ones((8, 2)) * [1, -1] * np.arange(8)[:, None])
+    add_lora(model, rank=2, targets="all-linear")
+    small.stir(model)
+    answers = small.array(model(families.batch(model)))
+    save_adapter(model, tmp_path, format="peft")
+    tensors, config = _read(tmp_path)
+    assert "encoder.layer.0.attention.self.query" in config["target_modules"]
+    assert ("pooler.dense" in config["target_modules"]) == (pooling == "pooled")
+    assert all(key.startswith("base_model.model.") for key in tensors)
+    remove_adapter(model, "default")
+    assert np.abs(small.array(model(families.batch(model))) - answers).max() > 1e-3
+    load_adapter(model, tmp_path)
+    np.testing.assert_allclose(small.array(model(families.batch(model))), answers, rtol=1e-5, atol=1e-6)
+
+
+def test_factors_of_a_pooler_are_left_out_with_a_warning_where_the_body_ends_below_it(tmp_path):
+    whole = families.bert()
+    add_lora(whole, rank=2, targets="all-linear")
+    small.stir(whole)
+    save_adapter(whole, tmp_path, format="peft")
+    model = kt.text_classifier(families.bert(), 2)
+    with pytest.warns(UserWarning, match="pooler.dense.lora_A"):
+        table = load_adapter(model, tmp_path)
+    assert len(table) == 12
+
+
+def test_a_text_classifier_on_another_body_says_which(tmp_path):
+    model = kt.text_classifier(families.distil_bert(), 2)
+    add_lora(model, rank=2)
+    with pytest.raises(ValueError, match="given:     DistilBertBackbone"):
+        save_adapter(model, tmp_path / "out", format="peft")
 
 
 def test_a_head_is_left_out_with_a_warning(tmp_path):

@@ -16,7 +16,9 @@ from keras_transfer.evaluation.report import ClassScore, Report, report
 COST = Cost(
     stages=[
         StageCost("head", epochs=3, seconds=12.5, examples_per_second=96.0, trainable_parameters=6405, steps=39),
-        StageCost("all", epochs=10, seconds=130.25, examples_per_second=41.2, trainable_parameters=2_400_123, steps=130),
+        StageCost(
+            "all", epochs=10, seconds=130.25, examples_per_second=41.2, trainable_parameters=2_400_123, steps=130
+        ),
     ],
     total_seconds=145.9,
     peak_memory_bytes=3 * 2**29,

@@ -20,7 +20,9 @@ def _values(model):
 
 
 def _moved(model, before):
-    return [path for path, value in _values(model).items() if path in before and not np.array_equal(value, before[path])]
+    return [
+        path for path, value in _values(model).items() if path in before and not np.array_equal(value, before[path])
+    ]
 
 
 def test_only_factors_and_head_move_and_the_base_keeps_every_bit():
@@ -47,14 +49,18 @@ def test_blocks_below_the_lowest_adapter_run_as_at_inference_and_those_above_do_
 def test_a_second_stage_goes_on_with_the_same_adapter():
     model = classifier()
     spec = kt.LoRA(rank=2, targets="block3_conv")
-    run = _fit(model, kt.Stage("head", 1, name="first", adapters=spec), kt.Stage("head", 1, name="second", adapters=spec))
+    run = _fit(
+        model, kt.Stage("head", 1, name="first", adapters=spec), kt.Stage("head", 1, name="second", adapters=spec)
+    )
     assert len(run.audits) == 2
     assert sum("lora_a" in variable.path for variable in model.trainable_variables) == 1
 
 
 def test_another_adapter_of_the_same_name_is_refused():
     model = classifier()
-    stages = [kt.Stage("head", 1, name=f"rank {rank}", adapters=kt.LoRA(rank, targets="block3_conv")) for rank in (2, 3)]
+    stages = [
+        kt.Stage("head", 1, name=f"rank {rank}", adapters=kt.LoRA(rank, targets="block3_conv")) for rank in (2, 3)
+    ]
     with pytest.raises(ValueError, match="another one than the stage asks for"):
         _fit(model, *stages)
 

@@ -5,7 +5,7 @@ from bodies import classifier, dark_and_light, residual_body
 from sklearn.linear_model import LogisticRegression
 
 import keras_transfer as kt
-from keras_transfer.training.linear_probe import start_from_probe
+from keras_transfer.training.linear_probe import C, start_from_probe
 
 
 def _features(model, splits):
@@ -22,7 +22,7 @@ def test_the_head_becomes_logistic_regression_on_the_features(classes):
     model = classifier(classes)
     start_from_probe(model, splits, seed=0)
     features = _features(model, splits)
-    probe = LogisticRegression(max_iter=1000)
+    probe = LogisticRegression(C=C, max_iter=1000)
     scale = np.sqrt(np.mean(features**2))
     probe.fit(features / scale, splits.train.labels)
     logits = model.predict(splits.evaluation_batches(splits.train, model), verbose=0)

@@ -1,0 +1,91 @@
+import keras
+import numpy as np
+import pytest
+from bodies import classifier, dark_and_light
+
+import keras_transfer as kt
+from keras_transfer import state
+from keras_transfer.training.safeguard import SHARES, safeguard
+
+pytestmark = pytest.mark.both_backends
+
+
+def _trained_from(model, change):
+    """Values before and after a stage that added `change` to the head's kernel."""
+    model.compile(
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    before = state.values(model)
+    kernel = model.get_layer("head").kernel
+    kernel.assign(kernel + change)
+    return before
+
+
+def _good_kernel(model, splits):
+    """A kernel that classifies perfectly: what a long stage would find."""
+    kt.fit(model, splits, kt.feature_extraction(model, epochs=1), verbose=False)
+    return np.asarray(model.get_layer("head").kernel)
+
+
+def test_a_stage_that_made_everything_worse_is_as_good_as_undone():
+    splits = dark_and_light(96)
+    model = classifier()
+    good = _good_kernel(model, splits)
+    before = _trained_from(model, -3 * good)
+    found = safeguard(model, splits, before)
+    assert found.share < 0.01
+    np.testing.assert_allclose(np.asarray(model.get_layer("head").kernel), good * (1 - 3 * found.share), rtol=1e-5)
+
+
+def test_a_stage_that_made_everything_better_is_kept_nearly_whole():
+    splits = dark_and_light(400)
+    model = classifier()
+    good = _good_kernel(model, splits)
+    model.get_layer("head").kernel.assign(-good)
+    before = _trained_from(model, 2 * good)
+    found = safeguard(model, splits, before)
+    assert found.share > 0.95
+    np.testing.assert_allclose(
+        np.asarray(model.get_layer("head").kernel), (2 * found.share - 1) * good, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_the_share_is_the_mean_of_the_shares_weighed_by_their_likelihood():
+    splits = dark_and_light(96)
+    model = classifier()
+    generator = np.random.default_rng(3)
+    before = _trained_from(model, generator.normal(size=model.get_layer("head").kernel.shape) * 0.05)
+    found = safeguard(model, splits, before)
+    losses = np.array([point.loss for point in found.path if point.share in SHARES])
+    weights = np.exp(-len(splits.validation) * losses)
+    assert found.share == pytest.approx(float(weights @ np.array(SHARES) / weights.sum()), abs=1e-6)
+    assert 0.2 < found.share < 0.8  # the two ends are about as good as each other
+
+
+def test_what_the_stage_did_not_touch_keeps_its_bits():
+    splits = dark_and_light(96)
+    model = classifier()
+    before = _trained_from(model, 0.1)
+    safeguard(model, splits, before)
+    for (identity, variable), old in zip(state.walk(model), before, strict=True):
+        if not identity.path.startswith("head/kernel"):
+            np.testing.assert_array_equal(variable.numpy(), old, err_msg=identity.path)
+
+
+def test_staged_fine_tuning_is_never_below_its_own_head_stage_on_validation():
+    splits = dark_and_light(48)
+    model = classifier()
+    run = kt.fit(model, splits, kt.staged_fine_tuning(model, epochs=(1, 2), learning_rate=0.5), verbose=False)
+    found = run.audits[-1].interpolation
+    at = {point.share: point.accuracy for point in found.path}
+    assert at[found.share] >= at[0]
+    assert kt.evaluate(model, splits, "validation").accuracy == pytest.approx(at[found.share])
+
+
+def test_without_a_validation_split_it_says_so_and_keeps_the_stage(capsys):
+    splits = dark_and_light(24, validation=0.0)
+    model = classifier()
+    run = kt.fit(model, splits, kt.Plan([kt.Stage("head", 1, safeguard=True)]))
+    assert run.audits[-1].interpolation is None
+    assert "no validation split to go by" in capsys.readouterr().out
