@@ -18,7 +18,7 @@ from keras_transfer.adapters.places import places
 from keras_transfer.adapters.restoring import stock_config
 from keras_transfer.errors import explain
 
-_PROBE_BATCH, _PROBE_LENGTHS, _PROBE_SIDE = 2, (8, 4), 32
+_PROBE_BATCH, _PROBE_LENGTHS, _PROBE_SIDE = 2, (8, 4, 1024), 32
 _KEPT_OUTPUTS = 4096  # numbers of each output that a probe remembers
 
 # What differs between two models that are the same: names that Keras counts up, and flags.
@@ -113,7 +113,7 @@ def probe_inputs(model: keras.Model) -> list[np.ndarray]:
     expected = _expected_inputs(model)
     words = [layer.input_dim for layer in state.sublayers(model) if isinstance(layer, keras.layers.Embedding)]
     tensors = keras.tree.flatten(expected)
-    # A table may be smaller than the largest, and a body may take shorter texts only.
+    # A table may be smaller than the largest; a body may take shorter texts only, or longer sounds.
     for highest, length in itertools.product((max(words, default=2), 2), _PROBE_LENGTHS):
         probe = [_filled(tensor, highest, length, place) for place, tensor in enumerate(tensors)]
         try:

@@ -14,6 +14,7 @@ from keras_transfer import state
 from keras_transfer.adapters.lora import LoRA
 from keras_transfer.adapters.matrices import is_many_matrices, kind_of, unsuitable
 from keras_transfer.adapters.places import Place, places
+from keras_transfer.backbones import hub
 from keras_transfer.errors import explain, nearest
 
 # Words in the name of a projection that say nothing of which one it is: q_proj, query_dense, attention_qkv,
@@ -123,18 +124,22 @@ def head_layers(model: keras.Model, every: Sequence[Place], head: Sequence[keras
     """The ids of the layers that are no part of the body, all below them included.
 
     Those in `head`; those outside the `backbone` of a KerasHub task; what `blocks` calls the head; and what is called
-    by a name of Keras' and KerasHub's heads (`logits`, `predictions`, …).
+    by a name of Keras' and KerasHub's heads (`logits`, `predictions`, …). In a bare backbone of KerasHub only the
+    latter: the second tower of CLIP is no head of the first.
     """
     tops = {id(layer) for layer in head}
+    bare = hub.is_body(model)
     body = getattr(model, "backbone", None)
-    if isinstance(body, keras.Model):
+    if isinstance(body, keras.Model) and not bare:
         inside = {id(body), *(id(layer) for layer in state.sublayers(body))}
         tops |= {id(place.layer) for place in every if id(place.layer) not in inside}
-    else:
+    elif not bare:
         tops |= _head_by_graph(model)
     found: set[int] = set()
     for place in every:  # from the top down
+        # In a bare body, what is called `head` and made of many layers pools (SigLIP).
         named = place.name in _HEADS if place.above is None else place.name in ("logits", "lm_head")
+        named = named and not (bare and kind_of(place.layer) is None)
         if id(place.layer) in tops or named or (place.above is not None and id(place.above.layer) in found):
             found.add(id(place.layer))
     return found

@@ -99,6 +99,18 @@ def check_known(source: str | os.PathLike) -> None:
         )
 
 
+def is_body(model: keras.Layer) -> bool:
+    """Whether a model is a backbone of KerasHub, bare: it has no head, whatever its upper part looks like.
+
+    Example:
+
+    >>> from keras_hub.models import BertBackbone
+    >>> is_body(BertBackbone(vocabulary_size=9, num_layers=1, num_heads=1, hidden_dim=4, intermediate_dim=4))
+    True
+    """
+    return any(base.__name__ == "Backbone" and _is_hubs(base) for base in type(model).__mro__)
+
+
 def generates(backbone: keras.Model) -> bool:
     """Whether a body is a language model's, which reads from left to right: its last token has seen all others."""
     return _class_for(type(backbone), ("CausalLM",)) is not None

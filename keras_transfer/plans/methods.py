@@ -136,8 +136,9 @@ def lora(
     """Trains two thin matrices beside each of the chosen ones, and the head; the body stays as it is to the last bit.
 
     For large transformers: a thousandth of the numbers train, optimizer state and file shrink with them, and many
-    adapters share one body. The head of a classifier starts from a linear probe, as in `staged_fine_tuning`; a language
-    model's own head stays frozen.
+    adapters share one body. The head of a classifier starts at zero and learns with the factors: one that has been fitted
+    on the frozen features leaves them little to learn (MiniLM on 500 rows of sst2, one seed, validation: .796 from a
+    linear probe, .820 from zero). A language model's own head stays frozen.
 
     Not for small bodies, which full fine-tuning costs little, nor for inputs that the body has never seen the like of:
     low-rank updates cannot move it far (Biderman et al. 2024, arXiv:2405.09673).
@@ -159,7 +160,7 @@ def lora(
     >>> print(kt.lora(model, rank=4, targets="block_1?_project"))
     lora: 1 stage, 3 epochs
       1 lora head: trains head, 3 epochs, LoRA rank 4, alpha 8, on block_1?_project, adamw 0.001, cosine, \
-warm-up 10%, batch norm frozen, from a linear probe
+warm-up 10%, batch norm frozen
     """
     spec = LoRA(
         rank=rank,
@@ -232,7 +233,7 @@ def _part_of_body(model, name, part, epochs, learning_rate, stage_options) -> Pl
 
 def _beside_frozen_body(model, name, epochs, options, stage_options) -> Plan:
     new_head = class_names(model) is not None
-    options = options | {"start": "probe" if new_head else "pretrained"} | stage_options
+    options = options | stage_options
     return fates.check(model, name, [Stage(options.pop("train", "head" if new_head else ()), epochs, **options)])
 
 

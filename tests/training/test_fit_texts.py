@@ -1,0 +1,135 @@
+"""Texts through `fit`: classifiers whose rows come in buckets, and language models on the next token."""
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+from vocabularies import WORDS, byte_pairs, word_pieces
+
+import keras_transfer as kt
+from keras_transfer import state
+
+pytestmark = pytest.mark.both_backends
+
+FINE = ["a fine film", "fine fun", "it is very fine and fun", "what a fun film it is"]
+DULL = ["a dull film", "dull", "it is very dull and long and dull", "what a dull long film"]
+NEW_WORDS = sorted({word for text in FINE + DULL for word in text.split()} - set(WORDS))
+
+
+# The embedding is the head as well: a random body learns nothing to speak of while that is left alone.
+TIED = ["token_embedding", "feedforward_*_dense"]
+
+
+def _reviews(**options):
+    texts = FINE * 4 + DULL * 4
+    labels = ["good"] * len(FINE) * 4 + ["bad"] * len(DULL) * 4
+    return kt.data.texts((texts, labels), **{"batch_size": 4, "validation": 0.25, **options})
+
+
+def _classifier():
+    keras.utils.set_random_seed(0)
+    tokenizer = word_pieces(words=NEW_WORDS)
+    body = keras_hub.models.BertBackbone(
+        tokenizer.vocabulary_size(), num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32, max_sequence_length=16
+    )
+    reader = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=16)
+    return kt.text_classifier(body, ["bad", "good"], preprocessor=reader)
+
+
+def _language_model():
+    keras.utils.set_random_seed(0)
+    tokenizer = byte_pairs()
+    body = keras_hub.models.GPT2Backbone(
+        tokenizer.vocabulary_size(), num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32, max_sequence_length=24
+    )
+    reader = keras_hub.models.GPT2CausalLMPreprocessor(tokenizer, sequence_length=24)
+    return kt.causal_lm(body, preprocessor=reader)
+
+
+def test_lora_on_a_text_body_learns_and_leaves_the_body_alone(tmp_path):
+    reviews, model = _reviews(), _classifier()
+    body = {path: value for path, value in _base(model).items() if not path.startswith("head")}
+    run = kt.fit(model, reviews, kt.lora(model, rank=4, targets="all-linear", epochs=8, learning_rate=0.01), verbose=False)
+    assert run.history[-1]["loss"] < run.history[0]["loss"]
+    assert kt.evaluate(model, reviews, "train").accuracy == 1.0
+    for path, value in body.items():
+        np.testing.assert_array_equal(_base(model)[path], value, err_msg=path)
+    model.save(tmp_path / "model.keras")
+    reopened = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(kt.predict(reopened, FINE + DULL), kt.predict(model, FINE + DULL), atol=1e-6)
+
+
+def _base(model):
+    return {
+        identity.path: variable.numpy()
+        for identity, variable in state.walk(model)
+        if "lora" not in identity.path and not state.is_seed(variable)
+    }
+
+
+def test_probabilities_come_in_the_order_of_the_split_although_rows_are_read_by_length():
+    reviews, model = _reviews(), _classifier()
+    run = kt.fit(model, reviews, kt.feature_extraction(model, epochs=1), verbose=False)
+    split = reviews.validation
+    one_by_one = np.concatenate([kt.predict(model, text) for text in reviews.peek(split, range(len(split)))])
+    np.testing.assert_allclose(run.probabilities, one_by_one, atol=1e-5)
+
+
+def test_the_texts_that_it_is_most_wrong_on_are_written_down(tmp_path):
+    reviews, model = _reviews(), _classifier()
+    run = kt.fit(model, reviews, kt.feature_extraction(model, epochs=1), verbose=False)
+    paths = run.plot(tmp_path)
+    assert [path.name for path in paths] == ["learning_curves.png", "confusion.png", "most_wrong.txt"]
+
+
+def test_a_language_model_learns_the_next_token_through_its_adapter_alone():
+    texts, model = kt.data.texts(FINE + DULL, label=False, batch_size=4, validation=0.25), _language_model()
+    before = _base(model)
+    first = kt.evaluate(model, texts, "train").perplexity
+    run = kt.fit(model, texts, kt.lora(model, rank=4, targets=TIED, epochs=20, learning_rate=0.03), verbose=False)
+    assert kt.evaluate(model, texts, "train").perplexity < first / 2
+    assert run.report.split == "validation"
+    assert run.probabilities is None
+    for path, value in _base(model).items():
+        np.testing.assert_array_equal(before[path], value, err_msg=path)
+
+
+def test_perplexity_is_that_of_a_sum_over_the_tokens_by_hand():
+    texts, model = kt.data.texts(FINE + DULL, label=False, batch_size=3, validation=0.25), _language_model()
+    total, tokens = 0.0, 0.0
+    for inputs, targets, weights in texts.evaluation_batches(texts.validation, model):
+        logits = np.asarray(model({name: np.asarray(value) for name, value in inputs.items()}), "float64")
+        logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+        given = np.take_along_axis(logits, np.asarray(targets)[..., None], axis=-1)[..., 0]
+        total, tokens = total - float((given * np.asarray(weights)).sum()), tokens + float(np.asarray(weights).sum())
+    found = kt.evaluate(model, texts, "validation")
+    assert found.cross_entropy == pytest.approx(total / tokens, rel=1e-5)
+    assert found.perplexity == pytest.approx(np.exp(total / tokens), rel=1e-5)
+
+
+def test_the_prompt_is_not_learnt_and_the_response_is():
+    model = _language_model()
+    words = ["film", "long", "dull", "very", "what", "much", "some", "none"]
+    data = kt.data.prompts((words, ["fun"] * 8), separator=" ", batch_size=4, validation=0.25)
+    kt.fit(model, data, kt.lora(model, rank=4, targets=TIED, epochs=20, learning_rate=0.03), verbose=False)
+    assert kt.evaluate(model, data, "validation").perplexity < 2
+    prompts = kt.data.texts(words, label=False, batch_size=4, validation=0.25)
+    assert kt.evaluate(model, prompts, "validation").perplexity > 10
+
+
+def test_training_from_random_weights_redraws_a_language_model_whose_head_is_its_embedding():
+    texts, model = kt.data.texts(FINE + DULL, label=False, batch_size=4, validation=0.25), _language_model()
+    before = state.values(model)
+    kt.fit(model, texts, kt.from_scratch(model, epochs=1), verbose=False)
+    assert not np.allclose(before[0], state.values(model)[0], atol=1e-3)
+
+
+def test_texts_without_labels_are_refused_by_a_classifier():
+    texts, model = kt.data.texts(FINE + DULL, label=False, batch_size=4, validation=0.25), _classifier()
+    with pytest.raises(ValueError, match="they are for a language model"):
+        kt.fit(model, texts, kt.feature_extraction(model, epochs=1))
+
+
+def test_a_split_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="no split of that name"):
+        kt.evaluate(_classifier(), _reviews(), "test")
