@@ -9,7 +9,11 @@ weight but the factors changed in a step of Adam. Words in place of a number are
 
 TensorFlow alone: the step is taken with its gradient tape, so that any structure of outputs will do.
 
-SUMMARY
+KerasHub 0.32 on Keras 3.15.1 and TensorFlow 2.21: 80 classes, 68 with linear layers. Of the 68, all get adapters with
+"all-linear", 67 with "attention" (FNet has none), and 53 by KerasHub, which leaves 15 without any, silently: D-FINE,
+DINOv3, ESM, FNet, Flux, GPT-NeoX, Gemma 3n, MiT, RoFormer v2, SAM, SegFormer, SmolLM3, Swin, T5 and ViTDet. Outputs and
+base are kept by all 68. "all-linear" leaves out the logits of RWKV7 and PARSeq, and SAM's mask decoder, which its
+backbone never builds. 140 s on two cores.
 """
 
 import argparse
@@ -19,7 +23,6 @@ import time
 import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-warnings.simplefilter("ignore")
 
 import keras
 import keras_hub
@@ -48,6 +51,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("classes", nargs="*")
     wanted = parser.parse_args().classes
+    warnings.simplefilter("ignore")  # of KerasHub's own layers
     rows = []
     started = time.time()
     print(f"{'class':32} {'linear':>8} {'attention':>10} {'all-linear':>11} {'KerasHub':>9}  outputs, base")
@@ -65,9 +69,10 @@ def main():
         return sum(isinstance(row[column], int) and row[column] > 0 for row in linear)
 
     print(
-        f"{len(rows)} classes, {len(linear)} of them with linear layers. Adapters on attention: {with_any('attention')}; "
-        f"on all linear layers: {with_any('all-linear')}; by KerasHub: {with_any('hub')}. Outputs and base kept: "
-        f"{sum(row['promises'] == 'same, same' for row in linear)}. {time.time() - started:.0f} s"
+        f"{len(rows)} classes, {len(linear)} of them with linear layers. Of these get adapters on attention: "
+        f"{with_any('attention')}, on all linear layers: {with_any('all-linear')}, by KerasHub: {with_any('hub')}; "
+        f"keep outputs and base: {sum(row['promises'] == 'same, same' for row in linear)}. "
+        f"{time.time() - started:.0f} s"
     )
 
 
@@ -82,7 +87,7 @@ def backbones() -> list[str]:
 
 
 def examine(name: str) -> dict:
-    row = {"linear": "-", "attention": "-", "all-linear": "-", "hub": "-", "promises": ""}
+    row = {"linear": "-", "attention": "-", "all-linear": "-", "hub": "-", "promises": "-"}
     try:
         body = build(name)
         row["linear"] = sum(isinstance(x, keras.layers.Dense | keras.layers.EinsumDense) for x in state.sublayers(body))
@@ -92,14 +97,14 @@ def examine(name: str) -> dict:
             try:
                 table, kept = adapt(body, targets, probe)
             except ValueError as error:
+                if "has no attention" not in str(error) and "has no linear" not in str(error):
+                    raise
                 row[targets] = 0
-                promises.append(str(error).splitlines()[0])
                 continue
             row[targets] = len(table)
             promises.append(kept)
             kt.remove_adapter(body, "default")
-        kept = [promise for promise in promises if promise.startswith(("same", "CHANGED"))]
-        row["promises"] = kept[0] if kept and len(set(kept)) == 1 else "; ".join(promises)
+        row["promises"] = "; ".join(dict.fromkeys(promises)) or "-"
     except Exception as error:
         row["promises"] = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:90]}"
     try:
@@ -112,12 +117,12 @@ def examine(name: str) -> dict:
 
 
 def probe_for(body: keras.Model) -> list:
-    """The inputs that `save_adapter` would make up; zeros where it would ask for some."""
+    """The inputs that `save_adapter` would make up; ones, of free sides one, where it would ask for some (SAM 3)."""
     try:
         return base_identity.probe_inputs(body)
     except ValueError:
         return [
-            np.zeros([2, *(8 if side is None else side for side in tensor.shape[1:])], tensor.dtype)
+            np.ones([2, *(side or 1 for side in tensor.shape[1:])], tensor.dtype)
             for tensor in keras.tree.flatten(body.input)
         ]
 
@@ -194,7 +199,10 @@ def blip2():
             hub.BLIP2QFormer, num_query_tokens=2, vision_dim=8, cross_attention_frequency=2, layer_norm_epsilon=1e-12
         ),
         "language_model": made(
-            hub.BLIP2CustomOPT, num_query_tokens=2, qformer_hidden_dim=8, max_sequence_length=SIZES["max_sequence_length"] + 2
+            hub.BLIP2CustomOPT,
+            num_query_tokens=2,
+            qformer_hidden_dim=8,
+            max_sequence_length=SIZES["max_sequence_length"] + 2,
         ),
     }
 
@@ -305,7 +313,8 @@ def mobile_net():
 
 def mobile_net_v5():
     return dict(
-        stackwise_block_types=[["er"], ["uir", "mqa"]], stackwise_num_blocks=[1, 2], stackwise_num_filters=[[8], [8, 8]],
+        stackwise_block_types=[["er"], ["uir", "mqa"]], stackwise_num_blocks=[1, 2],
+        stackwise_num_filters=[[8], [8, 8]],
         stackwise_strides=[[2], [2, 1]], stackwise_act_layers=[["relu"], ["relu", "relu"]],
         stackwise_exp_ratios=[[2.0], [2.0, 2.0]], stackwise_se_ratios=[[0.0], [0.0, 0.0]],
         stackwise_dw_kernel_sizes=[[0], [5, 5]], stackwise_dw_start_kernel_sizes=[[0], [0, 0]],
@@ -327,8 +336,9 @@ def efficient_net():
 
 
 OWN = {
-    "BASNetBackbone": lambda: {"image_encoder": made(hub.ResNetBackbone, **res_net()), "num_classes": 2,
-                               "image_shape": (32, 32, 3)},
+    "BASNetBackbone": lambda: {
+        "image_encoder": made(hub.ResNetBackbone, **res_net() | {"image_shape": (None, None, 3)}), "num_classes": 2,
+        "image_shape": (64, 64, 3)},
     "BLIP2Backbone": blip2,
     "CLIPBackbone": two_towers("CLIP"),
     "CSPNetBackbone": lambda: dict(

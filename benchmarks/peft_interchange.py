@@ -105,7 +105,9 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--peft-python", required=True)
     options = parser.parse_args()
-    print(f"{'body':20} {'adapter':18} {'no adapter':>12} {'to PEFT':>12} {'from PEFT':>12} {'numbers here, there':>22}")
+    print(
+        f"{'body':20} {'adapter':18} {'no adapter':>12} {'to PEFT':>12} {'from PEFT':>12} {'numbers here, there':>22}"
+    )
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
 

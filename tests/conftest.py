@@ -1,6 +1,7 @@
 """What every test may use: the shared real data where it exists, and a fixed seed."""
 
 import atexit
+import gc
 import os
 import pathlib
 import shutil
@@ -29,6 +30,16 @@ _lend_keras_home()
 
 import keras  # noqa: E402
 import pytest  # noqa: E402
+
+
+def pytest_collection_finish():
+    """Everything that has been imported leaves the garbage collector's sight.
+
+    Keras collects whenever a weight is taken off a layer, and adapters look through all objects for models around
+    theirs: half a second each time, over a million objects of TensorFlow's.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -137,8 +137,10 @@ def _adapt(model, name):
     head = [layer for layer in model.layers if layer.name == "head"]
     base = base_identity.weights_digest(model)
     inputs = families.batch(model)
+    outputs = np.asarray(model(inputs))
     table = kt.add_lora(model, rank=2, train=head)
-    labels = np.random.default_rng(2).integers(0, 2, keras.ops.shape(model(inputs))[:-1])
+    np.testing.assert_array_equal(np.asarray(model(inputs)), outputs, err_msg=name)
+    labels = np.random.default_rng(2).integers(0, 2, outputs.shape[:-1])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     # Eagerly: tracing thirteen training steps would take longer than all the rest.
     model.compile(keras.optimizers.Adam(0.03), loss, metrics=[], run_eagerly=True)

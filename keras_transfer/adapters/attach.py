@@ -35,10 +35,10 @@ def add_lora(
     """Puts an adapter on a model, in place, and makes it the one that counts and trains.
 
     The model's outputs are what they were, to the last bit: B is zero (of an embedding, A). From now on exactly the
-    factors train, the layers in `train`, and the biases that the spec names; everything else is frozen, also where its
-    layer's flag was never touched. In a body that our builders have frozen, dropout falls again in the blocks in which
-    something trains, as under `fit`, and in no other. Compile afterwards: an optimizer that has seen other variables raises at the next
-    step.
+    factors train, the layers in `train`, and the biases that the spec names; everything else is frozen, also where
+    its layer's flag was never touched. In a body that our builders have frozen, dropout falls again in the blocks
+    in which something trains, as under `fit`, and in no other. Compile afterwards: an optimizer that has seen other
+    variables raises at the next step.
 
     `save`, `save_weights` and Keras' callbacks write the adapter beside the frozen kernel and read it back; the same
     architecture without the adapter refuses such a file.
@@ -462,10 +462,10 @@ def _check_what_trains(model: keras.Model, wanted: Sequence[keras.Variable]) -> 
 
 
 def _follow_training(model: keras.Model) -> None:
-    """In a body that a builder or a plan has frozen, lets exactly the blocks follow `training` in which anything trains.
+    """In a body that a builder or a plan has frozen, lets those blocks follow `training` in which anything trains.
 
-    The layers around an adapter would else tell its dropout that this is inference. A body that was never frozen so is
-    left as it is.
+    The layers around an adapter would else tell its dropout that this is inference. A body that was never frozen in
+    this way is left as it is.
     """
     if not any(freezing.runs_as_at_inference(layer) for layer in state.sublayers(model)):
         return

@@ -175,17 +175,18 @@ def task(source: Source, backbone: keras.Model, *kinds: str, preprocessor: keras
 def taking_packed_inputs(model: keras.Model) -> Iterator[None]:
     """Within it a KerasHub task takes token ids as its backbone does, where it would else expect texts.
 
-    Does nothing to any other model.
+    Does nothing to any other model. The task keeps its preprocessor: what a callback saves has it, and `generate` goes
+    on taking texts.
     """
-    preprocessor = getattr(model, "preprocessor", None)
-    if preprocessor is None:
+    if getattr(model, "preprocessor", None) is None or "preprocess_samples" in vars(model):
         yield
         return
-    model.preprocessor = None
+    # What KerasHub itself calls in `fit`, `evaluate` and `predict`.
+    model.preprocess_samples = keras.utils.pack_x_y_sample_weight
     try:
         yield
     finally:
-        model.preprocessor = preprocessor
+        del model.preprocess_samples
 
 
 # Pictures
@@ -417,7 +418,7 @@ def _missing(source: str, problem: Exception) -> str:
         "name"
         if fetch
         else "copy its folder here, and pass the path in place of the name",
-        reason=str(problem).splitlines()[0],
+        reason=_reason(problem),
     )
 
 
@@ -443,15 +444,19 @@ def _unreadable(folder: pathlib.Path, what: str, problem: Exception) -> str:
         )
     else:
         hint = "check that the folder is complete, and of a size that the architecture comes in"
-    reason = (str(problem).strip().splitlines() or [""])[0]
     names = sorted(path.name for path in folder.iterdir())
     return explain(
         f"KerasHub could not read {what} from this folder.",
         given=folder,
         holds=", ".join(names[:12]) + (" …" if len(names) > 12 else "") or "nothing",
-        reason=f"{type(problem).__name__}: {reason}",
+        reason=_reason(problem),
         to_mend=hint,
     )
+
+
+def _reason(problem: Exception) -> str:
+    said = str(problem).strip().splitlines()
+    return type(problem).__name__ + (f": {said[0]}" if said else "")
 
 
 def _is_bare(described: dict) -> bool:

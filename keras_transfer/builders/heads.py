@@ -1,6 +1,7 @@
 """The head that every classifier gets: features in, logits out."""
 
-from collections.abc import Mapping, Sequence
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -24,7 +25,17 @@ def class_list(classes: Sequence[str] | int) -> list[str]:
         raise ValueError(
             explain("`classes` is one string.", given=repr(classes), expected="a list of class names, or their number")
         )
-    names = [str(number) for number in range(classes)] if isinstance(classes, int) else [str(name) for name in classes]
+    is_number = isinstance(classes, numbers.Integral) and not isinstance(classes, bool)
+    if not is_number and not isinstance(classes, Iterable):
+        raise ValueError(
+            explain(
+                "`classes` are no classes.",
+                given=repr(classes) if isinstance(classes, bool | float) else type(classes).__name__,
+                expected="a list of class names, or their number",
+                to_mend="splits.classes" if hasattr(classes, "classes") else None,
+            )
+        )
+    names = [str(name) for name in (range(classes) if is_number else classes)]
     if len(names) < 2:
         raise ValueError(
             explain(

@@ -5,6 +5,7 @@ import os
 import keras
 
 from keras_transfer.backbones import hub
+from keras_transfer.builders.reading_length import check_vocabulary, fitting_length
 from keras_transfer.errors import explain
 
 
@@ -24,8 +25,9 @@ def causal_lm(
         backbone: the name of a KerasHub preset, a local folder (a KerasHub preset, or a Hugging Face model with
             config.json and safetensors), or a backbone object, `keras_hub.models.LlamaBackbone` for instance.
         preprocessor: what turns texts into token ids, from KerasHub. A preset or folder has its own; a backbone object
-            has none, and without one the model takes and gives token ids.
-        max_length: the length that texts are cut to, in tokens; the preprocessor's own where `None`.
+            has none, and without one the model takes and gives token ids. One that is passed is set to the length.
+        max_length: the length that texts are cut to, in tokens; the preprocessor's own where `None`, at most the
+            body's.
         weights: `"pretrained"`, or `None` for random ones. A backbone object has its weights.
         **body_options: for the constructor of the backbone, `dtype="bfloat16"` for instance.
 
@@ -34,7 +36,8 @@ def causal_lm(
         vocabulary), and `model.generate(prompt)`.
 
     Raises:
-        ValueError: for a backbone that does not exist (with the nearest name), or that is not a language model's.
+        ValueError: for a backbone that does not exist (with the nearest name) or is not a language model's, a length
+            that it cannot read, or a tokenizer that does not fit it.
         FileNotFoundError: for a preset that is neither on this machine nor to be had.
 
     Example:
@@ -54,9 +57,12 @@ def causal_lm(
                 to_mend="kt.seq2seq_lm(backbone)",
             )
         )
+    if preprocessor is not None:
+        check_vocabulary(body, preprocessor)
     model = hub.task(backbone, body, "CausalLM", preprocessor=preprocessor)
-    if max_length is not None:
-        _cut_texts_to(model, max_length)
+    length = fitting_length(body, model.preprocessor, max_length)
+    if length is not None:
+        model.preprocessor.sequence_length = length
     return model
 
 
@@ -150,15 +156,3 @@ def image_to_text(
 
 def _taken(body: keras.Model) -> list[str]:
     return sorted(tensor.name for tensor in body.inputs)
-
-
-def _cut_texts_to(model: keras.Model, length: int) -> None:
-    if model.preprocessor is None:
-        raise ValueError(
-            explain(
-                "There is no preprocessor that could cut texts to a length.",
-                given=f"max_length={length}",
-                to_mend="pass preprocessor=…",
-            )
-        )
-    model.preprocessor.sequence_length = length

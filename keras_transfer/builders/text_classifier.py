@@ -10,6 +10,7 @@ import keras
 from keras_transfer.backbones import freezing, hub
 from keras_transfer.builders.heads import check_dropout, class_list, classification_head
 from keras_transfer.builders.outputs import compile_as_classifier
+from keras_transfer.builders.reading_length import check_vocabulary, fitting_length
 from keras_transfer.data import tokenizing
 from keras_transfer.errors import explain, nearest
 
@@ -80,7 +81,9 @@ def text_classifier(
     pooling = _pooling(body, pooling)
     if preprocessor is None:
         preprocessor = hub.text_preprocessor(backbone, body, "TextClassifierPreprocessor", "CausalLMPreprocessor")
-    length = _length(body, preprocessor, max_length)
+    if preprocessor is not None:
+        check_vocabulary(body, preprocessor)
+    length = fitting_length(body, preprocessor, max_length)
 
     inputs = {name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, tensor in body.input.items()}
     facts = {"backbone": type(body).__name__, "pooling": pooling}
@@ -134,41 +137,6 @@ def _pooling(body: keras.Model, pooling: str) -> str:
             )
         )
     return pooling
-
-
-def _length(body: keras.Model, preprocessor: keras.Layer | None, max_length: int | None) -> int | None:
-    """The length that texts are to be cut to, by a preprocessor that is found to be one for this body."""
-    if preprocessor is None:
-        if max_length is not None:
-            raise ValueError(
-                explain(
-                    "There is no preprocessor that could cut texts to a length.",
-                    given=f"max_length={max_length}",
-                    to_mend="pass preprocessor=…",
-                )
-            )
-        return None
-    longest = getattr(body, "max_sequence_length", None)
-    if max_length is not None and not (isinstance(max_length, int) and 2 < max_length <= (longest or max_length)):
-        raise ValueError(
-            explain(
-                f"`max_length` is not a length that {type(body).__name__} can read.",
-                given=repr(max_length),
-                expected=f"a whole number from 3 to {longest}" if longest else "a whole number from 3",
-            )
-        )
-    words, known = getattr(body, "vocabulary_size", None), preprocessor.tokenizer.vocabulary_size()
-    if words is not None and known > words:
-        raise ValueError(
-            explain(
-                "The tokenizer knows more words than the body.",
-                given=f"{known:,} in {type(preprocessor.tokenizer).__name__}",
-                expected=f"at most {words:,}, the vocabulary_size of {type(body).__name__}",
-                to_mend="take the preprocessor from the preset of the body",
-            )
-        )
-    wanted = preprocessor.sequence_length if max_length is None else max_length
-    return min(wanted, longest) if longest else wanted
 
 
 @contextlib.contextmanager

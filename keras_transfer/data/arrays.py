@@ -49,8 +49,8 @@ def arrays(pictures: Any, labels: Any, *, name: str = "x") -> Found:
     return Found({WHOLE: ArrayExamples(pictures, class_names, name=name)}, {WHOLE: declared})
 
 
-def class_names_of(labels: Any) -> tuple[list[str], set[str]]:
-    """(The name of each picture's class, all names that the labels have room for)."""
+def class_names_of(labels: Any, *, noun: str = "picture", argument: str = "y") -> tuple[list[str], set[str]]:
+    """(The name of each example's class, all names that the labels have room for); errors speak of `noun`s."""
     given = np.asarray(keras.ops.convert_to_numpy(labels) if keras.ops.is_tensor(labels) else labels)
     if given.ndim == 2 and given.shape[1] == 1:
         given = given[:, 0]
@@ -61,17 +61,26 @@ def class_names_of(labels: Any) -> tuple[list[str], set[str]]:
     if given.ndim == 2 and given.dtype.kind in "uib" and (np.sort(given) == [0] * (given.shape[1] - 1) + [1]).all():
         return [str(label) for label in given.argmax(axis=1)], {str(label) for label in range(given.shape[1])}
     if given.ndim != 1 or given.dtype.kind not in "uiUSb":
+        parts = given.flat if given.ndim == 1 and given.dtype.kind in "fO" else ()
+        odd = next((place for place, label in enumerate(parts) if not _is_label(label)), None)
         raise ValueError(
             explain(
-                "`y` does not hold one label for each picture.",
-                given=f"shape {given.shape}, type {given.dtype}",
-                expected="whole numbers or names of shape (pictures,), or one-hot rows of shape (pictures, classes)",
+                f"`{argument}` does not hold one label for each {noun}.",
+                given=f"shape {given.shape}, type {given.dtype}"
+                + ("" if odd is None else f", {given[odd]!r} at place {odd}"),
+                expected=f"whole numbers or names of shape ({noun}s,), or one-hot rows of shape ({noun}s, classes)",
             )
         )
     if given.dtype.kind == "i" and given.size and given.min() < 0:
-        raise ValueError(explain("`y` holds a negative label.", given=given.min(), expected="whole numbers from 0"))
+        raise ValueError(
+            explain(f"`{argument}` holds a negative label.", given=given.min(), expected="whole numbers from 0")
+        )
     names = [label.decode() if isinstance(label, bytes) else str(label) for label in given.tolist()]
     return names, set(names)
+
+
+def _is_label(given: Any) -> bool:
+    return isinstance(given, str) or (isinstance(given, int | float | np.number) and given == given // 1)
 
 
 def check_pixels(pictures: Any, name: str) -> None:

@@ -76,6 +76,16 @@ def named(
     if path.suffix.lower() in (".csv", ".tsv"):
         if path.is_file():
             return table(path)
+    elif path.suffix and path.is_file():
+        lies_in = f"give the folder that it lies in: {str(path.parent)!r}"
+        raise ValueError(
+            explain(
+                "This file is no table.",
+                given=repr(str(source)),
+                expected=f"a folder of {folder_holds}, a .csv or .tsv file, or a TFDS name",
+                to_mend=lies_in if path.suffix.lower() == ".txt" else None,
+            )
+        )
     elif (
         isinstance(source, str) and not path.is_absolute() and not source.startswith((".", "~")) and "\\" not in source
     ):

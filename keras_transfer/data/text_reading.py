@@ -84,7 +84,9 @@ def _arrays(texts: Any, labels: Any | None) -> Found:
             explain("`texts` are no texts.", given=type(texts).__name__, expected="a list or an array of strings")
         )
     held = [decoded(text) if isinstance(text, bytes) else text for text in np.asarray(texts, object).tolist()]
-    class_names, declared = ([""] * len(held), {""}) if labels is None else class_names_of(labels)
+    class_names, declared = (
+        ([""] * len(held), {""}) if labels is None else class_names_of(labels, noun="text", argument="labels")
+    )
     if len(held) != len(class_names):
         raise ValueError(
             explain(

@@ -210,7 +210,10 @@ def prediction_batches(
     Raises:
         ValueError: nothing says how the model reads text, or it takes inputs that its preprocessor does not give.
     """
-    packed = pack(required_preprocessor(model), texts)
+    preprocessor = required_preprocessor(model)
+    if not texts:
+        return
+    packed = pack(preprocessor, texts)
     names = input_names(model, packed)
     padded = bucket_of(packed.lengths, choose_lengths(packed.lengths, packed.max_length), packed.max_length)
     by_length = np.argsort(packed.lengths, kind="stable")

@@ -28,7 +28,7 @@ def most_wrong_texts(
     sure = probabilities.max(axis=1)
     wrong = [number for number in np.argsort(-sure, kind="stable") if taken[number] != labels[number]][:count]
     return "\n\n".join(
-        f"{classes[labels[number]]}, taken for {classes[taken[number]]} with {sure[number]:.0%}:\n".replace("%", " %")
+        f"{classes[labels[number]]}, taken for {classes[taken[number]]} with {100 * sure[number]:.0f} %:\n"
         + textwrap.indent(textwrap.shorten(texts[int(number)], 1000, placeholder=" …"), "    ")
         for number in wrong
     )

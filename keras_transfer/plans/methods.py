@@ -8,7 +8,6 @@ import keras
 
 from keras_transfer.adapters.lora import LoRA
 from keras_transfer.backbones.blocks import blocks as blocks_of
-from keras_transfer.card import class_names
 from keras_transfer.errors import explain
 from keras_transfer.plans import fates
 from keras_transfer.plans.plan import Plan, Stage
@@ -57,6 +56,7 @@ def staged_fine_tuning(
     low blocks hold edges and textures, which carry over, high ones hold the source task's shapes, which do not. Batch
     norms stay as they were pretrained. In the end the model is put between the fitted head on the frozen body and the
     tuned one, where validation likes it best (WiSE-FT, Wortsman et al. 2022), and never below the former.
+    (With `unfreeze="gradual"`, between the beginning and the end of the last step.)
 
     Not for a handful of pictures per class (`feature_extraction` cannot overfit as far), nor where the body knows
     nothing of use (`from_scratch` shows whether it does).
@@ -136,9 +136,9 @@ def lora(
     """Trains two thin matrices beside each of the chosen ones, and the head; the body stays as it is to the last bit.
 
     For large transformers: a thousandth of the numbers train, optimizer state and file shrink with them, and many
-    adapters share one body. The head of a classifier starts at zero and learns with the factors: one that has been fitted
-    on the frozen features leaves them little to learn (MiniLM on 500 rows of sst2, one seed, validation: .796 from a
-    linear probe, .820 from zero). A language model's own head stays frozen.
+    adapters share one body. The head of a classifier starts from a linear probe, as in `staged_fine_tuning` (with MiniLM,
+    one seed, validation accuracy from the probe and from zero: .838 and .820 on 500 rows of sst2, .841 and .711 on 80
+    docstrings of five modules). A language model's own head stays frozen.
 
     Not for small bodies, which full fine-tuning costs little, nor for inputs that the body has never seen the like of:
     low-rank updates cannot move it far (Biderman et al. 2024, arXiv:2405.09673).
@@ -160,7 +160,7 @@ def lora(
     >>> print(kt.lora(model, rank=4, targets="block_1?_project"))
     lora: 1 stage, 3 epochs
       1 lora head: trains head, 3 epochs, LoRA rank 4, alpha 8, on block_1?_project, adamw 0.001, cosine, \
-warm-up 10%, batch norm frozen
+warm-up 10%, batch norm frozen, from a linear probe
     """
     spec = LoRA(
         rank=rank,
@@ -184,7 +184,7 @@ def bitfit(model: keras.Model, *, epochs: int = 3, learning_rate: float = 1e-3, 
     nor for convolutional ones, whose only offsets belong to batch norms.
 
     Args:
-        model: a classifier.
+        model: a classifier, or a language model, which has no head to begin with a probe.
         epochs: passes over the data.
         learning_rate: peak rate.
         **stage_options: further arguments of `kt.Stage`.
@@ -208,7 +208,7 @@ def norm_tuning(model: keras.Model, *, epochs: int = 3, learning_rate: float = 1
     Of layer, group and RMS norms; batch norms hold statistics of the source besides, and are left as they are.
 
     Args:
-        model: a classifier.
+        model: a classifier, or a language model, which has no head to begin with a probe.
         epochs: passes over the data.
         learning_rate: peak rate.
         **stage_options: further arguments of `kt.Stage`.
@@ -227,14 +227,15 @@ def norm_tuning(model: keras.Model, *, epochs: int = 3, learning_rate: float = 1
 
 
 def _part_of_body(model, name, part, epochs, learning_rate, stage_options) -> Plan:
-    options = {"learning_rate": learning_rate, "part": part, "start": "probe"} | stage_options
+    start = "pretrained" if blocks_of(model).head is None else "probe"
+    options = {"learning_rate": learning_rate, "part": part, "start": start} | stage_options
     return fates.check(model, name, [Stage(options.pop("train", "all"), epochs, **options)])
 
 
 def _beside_frozen_body(model, name, epochs, options, stage_options) -> Plan:
-    new_head = class_names(model) is not None
-    options = options | stage_options
-    return fates.check(model, name, [Stage(options.pop("train", "head" if new_head else ()), epochs, **options)])
+    head = () if blocks_of(model).head is None else "head"
+    options = options | {"start": "probe" if head else "pretrained"} | stage_options
+    return fates.check(model, name, [Stage(options.pop("train", head), epochs, **options)])
 
 
 # The head has been solved for, so what it still has to learn is to follow the body. (At 3 and 5, the values that suit a

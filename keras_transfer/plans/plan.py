@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from keras_transfer.adapters.lora import LoRA
@@ -135,12 +135,13 @@ class Plan:
     name: str = "plan"
 
     def __post_init__(self):
-        stages = tuple(self.stages)
+        stages = tuple(self.stages) if isinstance(self.stages, Iterable) else ()
         if not stages or not all(isinstance(stage, Stage) for stage in stages):
+            given = [type(stage).__name__ for stage in stages] or type(self.stages).__name__
             raise ValueError(
                 explain(
                     "A plan is made of stages.",
-                    given=[type(stage).__name__ for stage in stages],
+                    given=given,
                     expected='one kt.Stage or more, for instance kt.Plan([kt.Stage("head", epochs=3)])',
                 )
             )

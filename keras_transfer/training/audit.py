@@ -75,11 +75,12 @@ def audit(model: keras.Model, stage: Stage, fates: Sequence[Fate], before: Seque
     changed = []
     for fate in fates:
         weights, statistics = [], []
+        no_statistics = _trainable_by_nature(fate.block) | factors
         for variable in fate.block.variables:
             if state.is_seed(variable):
                 continue
             pair = (was[id(variable)], np.asarray(variable.numpy()))
-            is_statistic = id(variable) not in _trainable_by_nature(fate.block) | factors
+            is_statistic = id(variable) not in no_statistics
             (statistics if is_statistic else weights).append(pair)
             may_move = id(variable) in trained or (is_statistic and not fate.frozen and stage.batch_norm == "adapt")
             if not may_move and _relative_change([pair]):

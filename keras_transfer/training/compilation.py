@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import keras
 
 from keras_transfer import state
-from keras_transfer.backbones import freezing
+from keras_transfer.backbones import freezing, graph
 from keras_transfer.backbones.blocks import blocks
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.fates import Fate
@@ -79,7 +79,10 @@ def optimizer(
         "lion": lambda: keras.optimizers.Lion(rate, weight_decay=stage.weight_decay or None),
     }[stage.optimizer]()
     if stage.weight_decay:
-        inner.exclude_from_weight_decay(var_names=list(_NOT_DECAYED))
+        awake = [layer for fate in fates if not fate.frozen for layer in fate.block.layers]
+        # The norms of language models call their scale "scale", as other layers call what is to decay.
+        norms = [variable for layer in awake for variable in freezing.weights_of(layer, "norms")]
+        inner.exclude_from_weight_decay(var_list=norms, var_names=list(_NOT_DECAYED))
     layerwise = LayerwiseOptimizer(inner, {fate.block: fate.ratio for fate in fates if not fate.frozen})
     return keras.optimizers.LossScaleOptimizer(layerwise) if precision == "mixed_float16" else layerwise
 
@@ -106,16 +109,29 @@ def computing_in(model: keras.Model, precision: str | None) -> Iterator[None]:
                 expected="None (as the model was built), " + " or ".join(map(repr, PRECISIONS)),
             )
         )
-    stays = (keras.layers.Rescaling, keras.layers.Normalization)
-    layers = [layer for block in blocks(model).body for layer in block.layers] if precision else []
-    before = [(layer, layer.dtype_policy) for layer in layers if not isinstance(layer, stays)]
-    for layer, _ in before:
-        layer.dtype_policy = precision
+    before = [(layer, layer.dtype_policy) for layer in (_computing(model) if precision else ())]
+    for layer, policy in before:
+        # "int8_from_float32", of a quantised layer, keeps its first half.
+        quantised = f"{policy.name.split('_from_')[0]}_from_" if policy.quantization_mode else ""
+        layer.dtype_policy = quantised + precision
     try:
         yield
     finally:
         for layer, policy in before:
             layer.dtype_policy = policy
+
+
+def _computing(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers of the body that compute, and those that hold them: an encoder adds up what its layers hand out."""
+    body = {id(layer) for block in blocks(model).body for layer in block.layers}
+    stays = (keras.layers.Rescaling, keras.layers.Normalization)
+    return [
+        layer
+        for layer in state.sublayers(model)
+        if not isinstance(layer, stays)
+        and not graph.has_graph(layer)
+        and (id(layer) in body or any(id(below) in body for below in state.sublayers(layer)))
+    ]
 
 
 @contextlib.contextmanager

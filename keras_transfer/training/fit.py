@@ -25,7 +25,7 @@ from keras_transfer.training.audit import Audit, audit
 from keras_transfer.training.callbacks import History, LossGuard, Progress
 from keras_transfer.training.files import write_whole
 from keras_transfer.training.initial_weights import draw_anew
-from keras_transfer.training.linear_probe import start_from_probe
+from keras_transfer.training.linear_probe import check_probe, start_from_probe
 from keras_transfer.training.objectives import Objective, objective_of
 from keras_transfer.training.run import Run
 from keras_transfer.training.safeguard import safeguard
@@ -93,10 +93,14 @@ def fit(
     >>> run.audits[0].moved[-1].block
     'head'
     """
+    _check_kinds(model, splits, plan, callbacks)
     objective = objective_of(splits)
     objective.check(model, splits)
     per_stage = [fates(model, stage) for stage in plan]
     _check_patience(plan, splits)
+    _check_adapters(model, plan)
+    if any(stage.start == "probe" for stage in plan):
+        check_probe(model)
     folder = _open_workdir(workdir, plan, splits, seed)
     settings = _Settings(
         seed,
@@ -211,7 +215,6 @@ def prepare(model: keras.Model, stage: Stage, stage_fates: Sequence[Fate], setti
     if stage.start == "random":
         draw_anew(model, settings.seed)
     if stage.adapters is None:
-        _check_no_adapter(model, stage)
         awake = {layer: fate.part for fate in stage_fates if not fate.frozen for layer in fate.block.layers}
         freezing.wake(model, awake, batch_norm=stage.batch_norm)
         return stage_fates
@@ -226,15 +229,21 @@ def prepare(model: keras.Model, stage: Stage, stage_fates: Sequence[Fate], setti
     return stage_fates
 
 
-def _check_no_adapter(model: keras.Model, stage: Stage) -> None:
-    if attach.names(model):
-        raise ValueError(
-            explain(
-                f"Stage {stage.name!r} trains the body's own weights, and {model.name} carries adapters beside them.",
-                given=", ".join(attach.names(model)),
-                to_mend="`merge_adapter` or `remove_adapter` first, or give the stage `adapters=`",
+def _check_adapters(model: keras.Model, plan: Plan) -> None:
+    """Raises a `ValueError` for a stage that would find adapters on the model that it has no use for."""
+    carried = ", ".join(attach.names(model))
+    for stage in plan:
+        if carried and (stage.adapters is None or stage.start == "random"):
+            does = "draws the body anew" if stage.start == "random" else "trains the body's own weights"
+            raise ValueError(
+                explain(
+                    f"Stage {stage.name!r} {does}, and {model.name} then carries adapters beside them.",
+                    given=carried,
+                    to_mend="`kt.merge_adapter` or `kt.remove_adapter` before it, and a plan of its own for what comes"
+                    " after; or give the stage `adapters=`",
+                )
             )
-        )
+        carried = carried or (f"those of stage {stage.name!r}" if stage.adapters is not None else "")
 
 
 def _headline(stage: Stage, stage_fates: Sequence[Fate]) -> str:
@@ -244,6 +253,24 @@ def _headline(stage: Stage, stage_fates: Sequence[Fate]) -> str:
         rates += f" … {stage.learning_rate * awake[0].ratio:.2g} at {awake[0].block.name}"
     frozen = len(stage_fates) - len(awake)
     return f"{stage.name}: {len(awake)} of {len(stage_fates)} blocks train, {frozen} frozen; peak rates {rates}"
+
+
+def _check_kinds(model: object, splits: object, plan: object, callbacks: object) -> None:
+    for name, given, kind, to_mend in (
+        ("model", model, keras.Model, None),
+        ("splits", splits, Splits, "what kt.data.images or kt.data.texts returns, whole"),
+        ("plan", plan, Plan, "kt.Plan([stage])" if isinstance(plan, Stage) else None),
+        ("callbacks", callbacks, Sequence, "[callback]" if isinstance(callbacks, keras.callbacks.Callback) else None),
+    ):
+        if not isinstance(given, kind):
+            raise ValueError(
+                explain(
+                    f"`{name}` of fit(model, splits, plan) is something else.",
+                    given=type(given).__name__,
+                    expected=f"a {kind.__name__}",
+                    to_mend=to_mend,
+                )
+            )
 
 
 def _check_patience(plan: Plan, splits: Splits) -> None:
@@ -260,6 +287,14 @@ def _check_patience(plan: Plan, splits: Splits) -> None:
 def _class_weights(class_weight, splits: Splits) -> dict[int, float] | None:
     if class_weight is None:
         return None
+    if not splits.classes:
+        raise ValueError(
+            explain(
+                "`class_weight` weighs classes, and these data have none.",
+                given=repr(class_weight),
+                expected="None for a language model",
+            )
+        )
     if class_weight == "balanced":
         counts = splits.train.counts
         return {index: len(splits.train) / (len(counts) * counts[name]) for index, name in enumerate(splits.classes)}

@@ -40,6 +40,15 @@ class Classification(Objective):
     """One class for each example."""
 
     def check(self, model, splits):
+        if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+            raise ValueError(
+                explain(
+                    "The data have labels, so they are for a classifier.",
+                    given=f"{model.name}, with outputs {[tuple(output.shape) for output in model.outputs]}",
+                    expected="logits of shape (batch, classes), as from kt.image_classifier or kt.text_classifier",
+                    to_mend="kt.data.texts(…, label=False) or kt.data.prompts(…), for a language model",
+                )
+            )
         check_classes(model, splits.classes)
 
     def compile(self, model, optimizer, jit_compile):
@@ -76,6 +85,8 @@ class NextToken(Objective):
             )
 
     def compile(self, model, optimizer, jit_compile):
+        # KerasHub's tasks also take how they sample, and fall back on their own choice where they are not told.
+        sampler = {"sampler": model.sampler} if getattr(model, "sampler", None) is not None else {}
         model.compile(
             optimizer=optimizer,
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight"),
@@ -84,6 +95,7 @@ class NextToken(Objective):
                 keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
             ],
             jit_compile=jit_compile,
+            **sampler,
         )
 
     def leave_compiled(self, model):

@@ -95,6 +95,20 @@ def dinov2():
     return _hub().DINOV2Backbone(intermediate_dim=16, position_embedding_shape=(SIDE, SIDE, 3), **_VISION)
 
 
+def _encoder():
+    return {"hidden_dim": 8, "num_layers": 2, "num_heads": 2, "intermediate_dim": 16}
+
+
+def clip():
+    vision = _hub().CLIPVisionEncoder(patch_size=8, image_shape=(SIDE, SIDE, 3), **_encoder())
+    text = _hub().CLIPTextEncoder(vocabulary_size=WORDS, embedding_dim=8, max_sequence_length=LENGTH, **_encoder())
+    return _hub().CLIPBackbone(vision_encoder=vision, text_encoder=text, projection_dim=8)
+
+
+def siglip_vision():
+    return _hub().SigLIPVisionEncoder(patch_size=8, image_shape=(SIDE, SIDE, 3), **_encoder())
+
+
 def dinov3():
     return _hub().DINOV3Backbone(intermediate_dim=16, num_register_tokens=1, **_VISION)
 

@@ -42,7 +42,10 @@ def convolutional() -> keras.Model:
     return keras.Model(pixels, keras.layers.Dense(CLASSES, name="head")(x), name="pictures")
 
 
-def compiled(model: keras.Model, rate: float = 0.01, **options) -> keras.Model:
+def compiled(model: keras.Model, rate: float = 0.01, *, eagerly: bool = False, **options) -> keras.Model:
+    """Compiled for training; `eagerly`, where what matters is that something was trained and not how."""
+    # To trace a step takes TensorFlow longer than to run a few. JAX would compile each operation by itself.
+    options["run_eagerly"] = eagerly and keras.backend.backend() == "tensorflow"
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(rate), loss, **options)
     return model

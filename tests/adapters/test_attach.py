@@ -32,6 +32,7 @@ def _trains(model):
     return {variable.path for variable in model.trainable_variables}
 
 
+@pytest.mark.both_backends
 @pytest.mark.parametrize(
     "fields",
     [
@@ -61,6 +62,7 @@ def test_convolutions_start_unchanged_too():
     assert [row.parameters for row in table] == [2 * (3 * 3 * 4 + 8) + 8] * 2  # the second: 8 channels in 2 groups
 
 
+@pytest.mark.both_backends
 def test_exactly_the_adapter_and_what_was_named_trains():
     model = small.transformer()
     add_lora(model, rank=2, targets="query", train=[model.get_layer("head")])
@@ -71,6 +73,7 @@ def test_exactly_the_adapter_and_what_was_named_trains():
     assert len(model.trainable_variables) == 4
 
 
+@pytest.mark.both_backends
 def test_the_base_is_bit_identical_after_training():
     model = small.transformer(dropout=0.2)
     model.get_layer("norm").trainable = False
@@ -84,11 +87,12 @@ def test_the_base_is_bit_identical_after_training():
             assert np.any(small.array(variable)), variable.path
 
 
+@pytest.mark.both_backends
 def test_statistics_of_a_frozen_batch_norm_stand_still():
     model = small.convolutional()
     add_lora(model, rank=2, targets="stem", train=[model.get_layer("head")])
     before = _base(model)
-    small.train(small.compiled(model), inputs=small.pictures(6))
+    small.train(small.compiled(model, eagerly=True), inputs=small.pictures(6))
     assert _moved(model, before) == {"head/kernel", "head/bias"}
 
 
@@ -118,6 +122,7 @@ def test_biases_of_batch_norm_stay_frozen():
     assert not [path for path in _trains(model) if path.startswith("norm/")]
 
 
+@pytest.mark.both_backends
 def test_the_flag_of_a_model_switches_the_adapter_and_never_wakes_the_base():
     """Without adapters of ours, `backbone.trainable = True` wakes every base kernel on JAX."""
     model = small.transformer()
@@ -133,6 +138,7 @@ def test_the_flag_of_a_model_switches_the_adapter_and_never_wakes_the_base():
     assert {path for path in _trains(model) if path.startswith("attention/")} == wanted
 
 
+@pytest.mark.both_backends
 def test_a_model_around_an_adapted_one_does_not_wake_its_base():
     body = small.transformer()
     add_lora(body, rank=2, targets="query")
@@ -146,6 +152,7 @@ def test_a_model_around_an_adapted_one_does_not_wake_its_base():
     }
 
 
+@pytest.mark.both_backends
 def test_an_optimizer_that_knows_other_variables_raises():
     """With Keras' own `enable_lora`, TensorFlow goes on training the old weights without a word."""
     model = small.compiled(small.transformer())
@@ -259,6 +266,7 @@ def test_a_name_is_taken_once():
         model.get_layer("attention").enable_lora(2)
 
 
+@pytest.mark.both_backends
 def test_adapters_of_keras_hub_are_adopted():
     body = families.bert()
     inputs = families.batch(body)
@@ -320,6 +328,7 @@ def test_nothing_to_adopt_is_an_error():
         adopt_lora(small.transformer())
 
 
+@pytest.mark.both_backends
 def test_in_a_body_that_a_builder_has_frozen_dropout_falls_where_something_trains_and_nowhere_else():
     """The frozen layers around an adapter would else tell its dropout that this is inference, silently."""
     model = classifier()

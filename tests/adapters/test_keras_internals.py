@@ -10,6 +10,8 @@ import pytest
 from keras_transfer import adapters
 from keras_transfer.adapters import keras_internals
 
+pytestmark = pytest.mark.both_backends
+
 FOLDER = pathlib.Path(adapters.__file__).parent
 
 

@@ -26,6 +26,7 @@ def _parts(model):
     return [small.array(part) for part in (kernel, layer.bias, factors.a, factors.b)] + [factors]
 
 
+@pytest.mark.both_backends
 @pytest.mark.parametrize(("scaling", "scale"), [("lora", 16 / 4), ("rslora", 16 / 2)])
 def test_lora_is_the_formula_of_the_paper(scaling, scale):
     model = _dense(activation="tanh")
@@ -36,6 +37,7 @@ def test_lora_is_the_formula_of_the_paper(scaling, scale):
     np.testing.assert_allclose(small.outputs(model, _inputs()), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.both_backends
 def test_dora_is_the_formula_of_the_paper():
     model = _dense()
     add_lora(model, rank=2, alpha=4, targets="query", dora=True)
@@ -67,6 +69,7 @@ def _gradients(function, values):
     return [g.numpy() for g in tape.gradient(loss, tensors)]
 
 
+@pytest.mark.both_backends
 @pytest.mark.parametrize("dora", [False, True])
 def test_gradients_are_those_of_the_dense_reference(dora):
     """Three steps of plain gradient descent on the factors, against the same on W + s A B written out."""
@@ -140,6 +143,7 @@ def _computed(model, inputs):
     ]
 
 
+@pytest.mark.both_backends
 @pytest.mark.parametrize("kind", ["Dense", "Conv2D"])
 def test_dropout_falls_on_the_adapters_input_and_only_in_training(kind):
     if kind == "Dense":
@@ -160,6 +164,7 @@ def test_dropout_falls_on_the_adapters_input_and_only_in_training(kind):
         np.testing.assert_allclose(zero, 0.5**6, atol=0.02)
 
 
+@pytest.mark.both_backends
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float16"])
 def test_factors_are_float32_under_every_policy(policy):
     if "float16" in policy.split("_") and keras.backend.backend() == "jax":
@@ -171,7 +176,7 @@ def test_factors_are_float32_under_every_policy(policy):
     np.testing.assert_array_equal(small.outputs(model), before)
     assert small.outputs(model).dtype == before.dtype
     assert {str(variable.dtype) for variable in layers.factor_variables(model)} == {"float32"}
-    losses = small.train(small.compiled(model, rate=0.05), epochs=3)
+    losses = small.train(small.compiled(model, rate=0.05, eagerly=True), epochs=3)
     assert losses[-1] < losses[0]
 
 
@@ -212,6 +217,7 @@ def test_layers_inside_wrappers(wrapper):
     assert np.abs(small.outputs(model, x) - before).max() > 1e-3
 
 
+@pytest.mark.both_backends
 def test_jit_computes_the_same():
     model = small.transformer()
     add_lora(model, rank=2, targets="all-linear", dora=True)

@@ -47,6 +47,7 @@ def _adapted(layer, rank=2, **spec):
     return factors
 
 
+@pytest.mark.both_backends
 @pytest.mark.parametrize("layout", ["paper", "keras"])
 @pytest.mark.parametrize("name", CASES)
 def test_the_product_beside_is_that_of_the_changed_kernel(name, layout):

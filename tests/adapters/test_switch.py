@@ -23,6 +23,7 @@ def _two(**second):
     return model, {None: base, "first": first, "second": small.outputs(model)}
 
 
+@pytest.mark.both_backends
 @pytest.mark.parametrize("second", [{}, {"dora": True}, {"factors": "keras"}], ids=str)
 def test_each_adapter_answers_for_itself_and_none_is_the_base(second):
     model, answers = _two(**second)
@@ -32,6 +33,7 @@ def test_each_adapter_answers_for_itself_and_none_is_the_base(second):
         np.testing.assert_array_equal(small.outputs(model), answers[name])
 
 
+@pytest.mark.both_backends
 def test_a_compiled_prediction_follows():
     model, answers = _two()
     compiled = {}
@@ -56,6 +58,7 @@ def test_what_trains_is_the_adapter_that_counts():
     assert model.trainable_variables == []
 
 
+@pytest.mark.both_backends
 def test_training_one_leaves_the_other_and_the_base_alone():
     model, answers = _two()
     set_adapter(model, "first")
@@ -128,6 +131,7 @@ def test_merging_changes_kernels_by_the_update_of_the_paper():
     np.testing.assert_allclose(small.array(model.get_layer("wide").kernel), before + 3 * a @ b, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.both_backends
 def test_unmerging_gives_the_base_back_bit_for_bit():
     model, answers = _two()
     base = [small.array(variable) for variable in layers.base_variables(model)]

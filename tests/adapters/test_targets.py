@@ -33,6 +33,9 @@ FAMILIES = {
     "deit": (4, {"query", "value"}),
     "dinov2": (4, {"query", "value"}),
     "blip2": (12, {"query", "value"}),
+    # Both towers; and the attention that pools, though it is called `head`.
+    "clip": (8, {"query", "value"}),
+    "siglip_vision": (6, {"query", "value"}),
     # None of these gets an adapter from KerasHub's `enable_lora`.
     "swin": (2, {"attention_qkv"}),
     "dinov3": (4, {"q_proj", "v_proj"}),

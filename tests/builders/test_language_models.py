@@ -67,3 +67,23 @@ def test_another_body_is_refused(build, family, message):
 def test_a_length_without_a_preprocessor_is_refused():
     with pytest.raises(ValueError, match="preprocessor="):
         kt.causal_lm(families.gpt2(), max_length=8)
+
+
+def _reader(length):
+    return models.GPT2CausalLMPreprocessor(byte_pairs(), sequence_length=length)
+
+
+def test_texts_are_cut_to_what_the_body_can_read():
+    body = models.GPT2Backbone(
+        vocabulary_size=byte_pairs().vocabulary_size(), num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=16,
+        max_sequence_length=16,
+    )  # fmt: skip
+    assert kt.causal_lm(body, preprocessor=_reader(1024)).preprocessor.sequence_length == 16
+    for length in (17, "9"):
+        with pytest.raises(ValueError, match="from 3 to 16"):
+            kt.causal_lm(body, preprocessor=_reader(12), max_length=length)
+
+
+def test_the_tokenizer_of_another_body_is_refused():
+    with pytest.raises(ValueError, match="more words than the body"):
+        kt.causal_lm(families.gpt2(), preprocessor=_reader(12))

@@ -207,3 +207,10 @@ def test_a_plan_freezes_anew_what_keras_wakes_when_it_opens_a_file(tmp_path):
     head = [layer for layer in kt.blocks(model)["head"].layers]
     freezing.wake(model, head)
     assert [variable.path for variable in model.trainable_variables] == ["head/kernel", "head/bias"]
+
+
+def test_a_number_of_classes_may_be_numpys_and_splits_are_no_classes():
+    assert kt.text_classifier(families.bert(), np.int64(3)).output_shape == (None, 3)
+    splits = kt.data.texts((["one", "two", "three", "four"], ["a", "a", "b", "b"]), batch_size=1, validation=0)
+    with pytest.raises(ValueError, match=r"splits\.classes"):
+        kt.text_classifier(families.bert(), splits)

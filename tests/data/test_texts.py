@@ -290,3 +290,16 @@ def test_buckets_spare_most_of_the_padding_of_real_sentences(shared):
     padded = sum(x["token_ids"].shape[0] * x["token_ids"].shape[1] for x, _ in splits.training_batches(model, epochs=1))
     tokens = splits.packed(splits.train, model).lengths.sum()
     assert padded < 1.35 * tokens
+
+
+def test_a_file_that_is_no_table_is_not_taken_for_the_name_of_a_data_set(tmp_path, monkeypatch):
+    (tmp_path / "corpus.txt").write_text("some words")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="(?s)no table.*folder that it lies in"):
+        data.texts("corpus.txt", label=False)
+
+
+@pytest.mark.parametrize(("missing", "shown"), [(None, "None"), (float("nan"), "nan")])
+def test_a_label_that_is_missing_is_named_with_its_place(missing, shown):
+    with pytest.raises(ValueError, match=f"(?s)one label for each text.*{shown}.* at place 2"):
+        data.texts((["one", "two", "three", "four"], [0, 1, missing, 1]), batch_size=1)

@@ -146,3 +146,7 @@ def test_a_task_of_keras_hub_reads_texts_too():
 def test_what_cannot_be_read_as_text_is_said(model, texts, message):
     with pytest.raises(ValueError, match=message):
         kt.predict(model(), texts)
+
+
+def test_of_no_texts_there_are_no_probabilities():
+    assert kt.predict(_reader()[0], []).shape == (0, 2)

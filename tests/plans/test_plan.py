@@ -59,3 +59,8 @@ def test_a_plan_without_stages_is_refused():
 def test_stages_cannot_be_changed_under_a_plans_feet():
     with pytest.raises(AttributeError):
         Stage("head", 1).epochs = 2
+
+
+def test_one_stage_without_a_list_is_no_plan():
+    with pytest.raises(ValueError, match="(?s)made of stages.*given:     Stage"):
+        Plan(Stage("head", epochs=1))

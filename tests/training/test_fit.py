@@ -10,6 +10,8 @@ from bodies import classifier, dark_and_light, pictures
 
 import keras_transfer as kt
 from keras_transfer import state
+from keras_transfer.plans.fates import fates
+from keras_transfer.training import compilation
 
 pytestmark = pytest.mark.both_backends
 
@@ -352,3 +354,56 @@ def test_stopping_early_needs_a_validation_split():
     model = classifier()
     with pytest.raises(ValueError, match="nothing to tell it when"):
         kt.fit(model, splits, kt.Plan([kt.Stage("head", 1, patience=1)]), verbose=False)
+
+
+def test_a_head_that_takes_no_probe_is_refused_before_anything_trains():
+    source = classifier()
+    model = keras.Model(source.input, keras.layers.Dense(2, use_bias=False)(source.get_layer("head").input))
+    plan = kt.Plan([kt.Stage("top:1", 1), kt.Stage("head", 1, start="probe")])
+    before = state.values(model)
+    with pytest.raises(ValueError, match="the head is not linear"):
+        kt.fit(model, dark_and_light(), plan)
+    assert all(np.array_equal(one, other) for one, other in zip(before, state.values(model), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (lambda model, splits, plan: (model, plan, splits), "(?s)`splits`.*Plan"),
+        (lambda model, splits, plan: (model, splits.train, plan), "(?s)`splits`.*whole"),
+        (lambda model, splits, plan: (model, splits, plan.stages[0]), r"(?s)`plan`.*kt.Plan\(\[stage\]\)"),
+    ],
+    ids=["swapped", "one split", "one stage"],
+)
+def test_an_argument_of_another_kind_is_refused(arguments, message):
+    model = classifier()
+    with pytest.raises(ValueError, match=message):
+        kt.fit(*arguments(model, dark_and_light(), kt.feature_extraction(model)))
+
+
+def test_one_callback_without_a_list_is_refused():
+    model = classifier()
+    with pytest.raises(ValueError, match=r"\[callback\]"):
+        kt.fit(model, dark_and_light(), kt.feature_extraction(model), callbacks=keras.callbacks.TerminateOnNaN())
+
+
+def test_no_norm_decays_whatever_its_scale_is_called():
+    inputs = keras.Input((4,))
+    normed = LlamaNorm(name="norm")(keras.layers.Dense(3, name="dense")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(normed))
+    stage = kt.Stage("all", 1, weight_decay=0.1)
+    optimizer = compilation.optimizer(stage, fates(model, stage), steps=10)
+    optimizer.build(model.trainable_variables)
+    decays = {variable.path: optimizer.optimizer._use_weight_decay(variable) for variable in model.trainable_variables}
+    assert decays["norm/scale"] is False
+    assert [path for path, does in decays.items() if does] == ["dense/kernel", "head/kernel"]
+
+
+class LlamaNorm(keras.layers.Layer):
+    """Its one weight has the name that it has in KerasHub's Llama, Gemma, Mistral and Qwen."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+
+    def call(self, x):
+        return x * self.scale

@@ -1,5 +1,7 @@
 """Adapters, biases and norms as stages of a plan: what trains, what must not, and what is left in the model."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -159,3 +161,20 @@ def test_a_plan_with_adapters_comes_back_from_json():
 def test_adapters_and_a_part_of_the_bodys_own_weights_do_not_go_together():
     with pytest.raises(ValueError, match="adapters or a part"):
         kt.Stage("all", 1, part="biases", adapters=kt.LoRA())
+
+
+def test_a_stage_that_adapters_would_be_in_the_way_of_is_refused_before_anything_trains():
+    model = classifier()
+    before = state.values(model)
+    adapted = kt.Stage("head", 1, adapters=kt.LoRA(targets="block3_conv"))
+    for later in (kt.Stage("all", 1), dataclasses.replace(adapted, name="anew", start="random")):
+        with pytest.raises(ValueError, match="those of stage 'lora head'"):
+            _fit(model, adapted, later)
+    assert all(np.array_equal(one, other) for one, other in zip(before, state.values(model), strict=True))
+
+
+def test_the_head_of_a_classifier_made_elsewhere_trains_too():
+    """It has no card that names its classes; left out, a head drawn at random would stay as it is."""
+    source = classifier()
+    model = keras.Model(source.input, keras.layers.Dense(2, name="own")(source.get_layer("head").input))
+    assert kt.lora(model, targets="block3_conv").stages[0].train == "head"

@@ -8,6 +8,7 @@ from vocabularies import WORDS, byte_pairs, word_pieces
 
 import keras_transfer as kt
 from keras_transfer import state
+from keras_transfer.training import compilation
 
 pytestmark = pytest.mark.both_backends
 
@@ -30,7 +31,12 @@ def _classifier():
     keras.utils.set_random_seed(0)
     tokenizer = word_pieces(words=NEW_WORDS)
     body = keras_hub.models.BertBackbone(
-        tokenizer.vocabulary_size(), num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32, max_sequence_length=16
+        tokenizer.vocabulary_size(),
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        max_sequence_length=16,
     )
     reader = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=16)
     return kt.text_classifier(body, ["bad", "good"], preprocessor=reader)
@@ -40,7 +46,12 @@ def _language_model():
     keras.utils.set_random_seed(0)
     tokenizer = byte_pairs()
     body = keras_hub.models.GPT2Backbone(
-        tokenizer.vocabulary_size(), num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32, max_sequence_length=24
+        tokenizer.vocabulary_size(),
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        max_sequence_length=24,
     )
     reader = keras_hub.models.GPT2CausalLMPreprocessor(tokenizer, sequence_length=24)
     return kt.causal_lm(body, preprocessor=reader)
@@ -49,7 +60,9 @@ def _language_model():
 def test_lora_on_a_text_body_learns_and_leaves_the_body_alone(tmp_path):
     reviews, model = _reviews(), _classifier()
     body = {path: value for path, value in _base(model).items() if not path.startswith("head")}
-    run = kt.fit(model, reviews, kt.lora(model, rank=4, targets="all-linear", epochs=8, learning_rate=0.01), verbose=False)
+    run = kt.fit(
+        model, reviews, kt.lora(model, rank=4, targets="all-linear", epochs=8, learning_rate=0.01), verbose=False
+    )
     assert run.history[-1]["loss"] < run.history[0]["loss"]
     assert kt.evaluate(model, reviews, "train").accuracy == 1.0
     for path, value in body.items():
@@ -133,3 +146,68 @@ def test_texts_without_labels_are_refused_by_a_classifier():
 def test_a_split_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="no split of that name"):
         kt.evaluate(_classifier(), _reviews(), "test")
+
+
+def test_labelled_texts_are_refused_by_a_language_model():
+    model = _language_model()
+    with pytest.raises(ValueError, match="they are for a classifier"):
+        kt.fit(model, _reviews(), kt.lora(model, targets=TIED))
+
+
+def test_a_language_model_has_no_classes_to_weigh():
+    texts, model = kt.data.texts(FINE + DULL, label=False, batch_size=4, validation=0.25), _language_model()
+    with pytest.raises(ValueError, match="weighs classes"):
+        kt.fit(model, texts, kt.lora(model, targets=TIED), class_weight="balanced", verbose=False)
+
+
+class _Writes(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        del epoch, logs
+        self.written = self.model.generate("a film", max_length=12)
+
+
+def test_while_a_language_model_trains_it_writes_samples_as_before_and_is_saved_with_its_tokenizer(tmp_path):
+    texts, model = kt.data.texts(FINE + DULL, label=False, batch_size=4, validation=0.25), _language_model()
+    model.compile(sampler="greedy")
+    writes = _Writes()
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "model.keras")
+    plan = kt.Plan([kt.Stage("all", 1)])
+    kt.fit(model, texts, plan, callbacks=[writes, checkpoint], verbose=False)
+    assert writes.written == model.generate("a film", max_length=12)
+    assert isinstance(model.sampler, keras_hub.samplers.GreedySampler)
+    with pytest.warns(UserWarning, match="compile"):  # a task's `compile` is its own, Keras says
+        reopened = keras.models.load_model(tmp_path / "model.keras")
+    reopened.compile(sampler="greedy")
+    assert reopened.generate("a film", max_length=12) == writes.written
+
+
+def test_bitfit_of_a_language_model_moves_its_biases_alone():
+    texts, model = kt.data.texts(FINE + DULL, label=False, batch_size=4, validation=0.25), _language_model()
+    before = _base(model)
+    kt.fit(model, texts, kt.bitfit(model, epochs=1), verbose=False)
+    moved = {path for path, value in _base(model).items() if not np.array_equal(before[path], value)}
+    assert moved
+    assert {path.split("/")[-1] for path in moved} <= {"bias", "beta"}
+
+
+def test_a_text_body_computes_in_half_precision_and_is_left_as_it_was():
+    reviews, model = _reviews(), _classifier()
+    policies = [layer.dtype_policy.name for layer in state.sublayers(model)]
+    run = kt.fit(model, reviews, kt.staged_fine_tuning(model, epochs=(1, 1)), precision="mixed_bfloat16", verbose=False)
+    assert np.isfinite(run.history[-1]["loss"])
+    assert [layer.dtype_policy.name for layer in state.sublayers(model)] == policies
+
+
+def test_a_quantised_body_stays_quantised_in_half_precision():
+    model = _classifier()
+    body = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    before = kt.predict(model, FINE)
+    for layer in state.sublayers(body):
+        if isinstance(layer, keras.layers.EinsumDense | keras.layers.Dense):
+            layer.quantize("int8")
+    dense = next(layer for layer in state.sublayers(body) if isinstance(layer, keras.layers.Dense))
+    with compilation.computing_in(model, "mixed_bfloat16"):
+        assert dense.dtype_policy.name == "int8_from_mixed_bfloat16"
+        model.compile()
+        np.testing.assert_allclose(kt.predict(model, FINE), before, atol=0.02)
+    assert dense.dtype_policy.name == "int8_from_float32"

@@ -3,14 +3,29 @@ import numpy as np
 import pytest
 from bodies import classifier, dark_and_light, residual_body
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 
 import keras_transfer as kt
-from keras_transfer.training.linear_probe import C, start_from_probe
+from keras_transfer.training import linear_probe
+from keras_transfer.training.linear_probe import STRENGTHS, start_from_probe
 
 
 def _features(model, splits):
     pooled = keras.Model(model.input, model.get_layer("pool").output)
     return pooled.predict(splits.evaluation_batches(splits.train, model), verbose=0).astype("float64")
+
+
+def _best_strength(features, labels, parts=4):
+    """By the definition: the mean over the parts of the log loss of a probe fitted on the others."""
+    losses = {}
+    for strength in STRENGTHS:
+        held_out = []
+        for fitted, left in StratifiedKFold(parts, shuffle=True, random_state=0).split(features, labels):
+            probe = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(features[fitted], labels[fitted])
+            given = probe.predict_proba(features[left])[np.arange(len(left)), labels[left]]
+            held_out.append(-np.log(given).mean())
+        losses[strength] = np.mean(held_out)
+    return min(losses, key=losses.get)
 
 
 @pytest.mark.parametrize("classes", [("dark", "light"), ("dark", "light", "odd")], ids=["two classes", "three"])
@@ -22,8 +37,8 @@ def test_the_head_becomes_logistic_regression_on_the_features(classes):
     model = classifier(classes)
     start_from_probe(model, splits, seed=0)
     features = _features(model, splits)
-    probe = LogisticRegression(C=C, max_iter=1000)
     scale = np.sqrt(np.mean(features**2))
+    probe = LogisticRegression(C=_best_strength(features / scale, splits.train.labels), max_iter=1000)
     probe.fit(features / scale, splits.train.labels)
     logits = model.predict(splits.evaluation_batches(splits.train, model), verbose=0)
     found = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -59,3 +74,24 @@ def test_a_head_that_is_not_linear_is_refused():
     model = keras.Model(pixels, keras.layers.Dense(2, name="out")(x))
     with pytest.raises(ValueError, match="the head is not linear"):
         start_from_probe(model, dark_and_light(), seed=0)
+
+
+def test_a_rare_class_is_among_the_examples_that_are_taken():
+    labels = np.array([0] * 5000 + [1] * 5000 + [2])
+    chosen = linear_probe._some(labels, 100, seed=0)
+    assert len(set(chosen.tolist())) == 100
+    assert set(labels[chosen].tolist()) == {0, 1, 2}
+    np.testing.assert_array_equal(chosen, linear_probe._some(labels, 100, seed=0))
+
+
+def test_labels_that_say_nothing_are_followed_less_than_labels_that_do():
+    generator = np.random.default_rng(0)
+    features, labels = generator.normal(size=(80, 20)), np.arange(80) % 2
+    assert linear_probe._strength(features, labels, None, seed=0) <= 0.01
+    telling = features + 4 * labels[:, None] * (np.arange(20) == 0)
+    assert linear_probe._strength(telling, labels, None, seed=0) >= 0.1
+
+
+def test_a_class_with_a_single_example_cannot_be_held_out():
+    features, labels = np.random.default_rng(0).normal(size=(9, 3)), np.array([0] * 8 + [1])
+    assert linear_probe._strength(features, labels, None, seed=0) == 0.03
