@@ -162,8 +162,8 @@ def test_the_text_of_a_report():
         "wasps      0.500   0.333  0.400         3  bees (2)\n"
         "\n"
         "stage  epochs  steps  seconds  examples/s  trainable parameters\n"
-        "head        3     39     12.5      96.0                 6,405\n"
-        "all        10    130    130.2      41.2             2,400,123\n"
+        "head        3     39     12.5        96.0                 6,405\n"
+        "all        10    130    130.2        41.2             2,400,123\n"
         "in all 2 min 26 s, peak memory 1.50 GiB"
     )
 
