@@ -2,9 +2,9 @@
 
     python recipes/language_model_lora.py
 
-Needs no download: a small GPT-2 learns the reference of the Python language (every Python carries it) from scratch, then
-LoRA carries it to the docstrings of the standard library. The table gives the perplexity of held-out text of both, before
-and after: what is learned, what is forgotten. Without its adapter the model is the one before, to the last bit.
+Needs no download: a small GPT-2 learns the reference of the Python language (every Python carries it) from scratch,
+then LoRA carries it to the docstrings of the standard library. The table gives the perplexity of held-out text of both,
+before and after: what is learned, what is forgotten. Without its adapter the model is the one before, to the last bit.
 
     python recipes/language_model_lora.py --data my_texts/ --backbone gpt2_base_en
 

@@ -27,6 +27,8 @@ def most_wrong_texts(
     taken = probabilities.argmax(axis=1)
     sure = probabilities.max(axis=1)
     wrong = [number for number in np.argsort(-sure, kind="stable") if taken[number] != labels[number]][:count]
+    if not wrong:
+        return "nothing was taken for another class"
     return "\n\n".join(
         f"{classes[labels[number]]}, taken for {classes[taken[number]]} with {100 * sure[number]:.0f} %:\n"
         + textwrap.indent(textwrap.shorten(texts[int(number)], 1000, placeholder=" …"), "    ")

@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 
 from keras_transfer.adapters.lora import LoRA
 from keras_transfer.backbones.blocks import blocks as blocks_of
-from keras_transfer.errors import explain
+from keras_transfer.errors import explain, nearest
 from keras_transfer.plans import fates
 from keras_transfer.plans.plan import Plan, Stage
 
@@ -35,7 +35,7 @@ def feature_extraction(model: keras.Model, *, epochs: int = 20, learning_rate: f
       1 head: trains head, 5 epochs, adamw 0.001, cosine, warm-up 10%, batch norm frozen, from a linear probe
     """
     options = {"learning_rate": learning_rate, "start": "probe"} | stage_options
-    return fates.check(model, "feature_extraction", [Stage("head", epochs, **options)])
+    return fates.check(model, "feature_extraction", [_stage("head", epochs, options)])
 
 
 def staged_fine_tuning(
@@ -88,7 +88,7 @@ def staged_fine_tuning(
         )
     options = {"learning_rate": learning_rate, "layer_decay": layer_decay, "ratios": HEAD} | stage_options
     head = Stage("head", epochs[0], learning_rate=learning_rate, start="probe")
-    tuned = _gradually(model, epochs[1], options) if unfreeze == "gradual" else [Stage(unfreeze, epochs[1], **options)]
+    tuned = _gradually(model, epochs[1], options) if unfreeze == "gradual" else [_stage(unfreeze, epochs[1], options)]
     tuned[-1] = dataclasses.replace(tuned[-1], safeguard=safeguard)
     return fates.check(model, "staged_fine_tuning", [head, *tuned])
 
@@ -113,7 +113,7 @@ def from_scratch(model: keras.Model, *, epochs: int = 30, learning_rate: float =
     'random'
     """
     options = {"learning_rate": learning_rate, "batch_norm": "adapt", "start": "random"} | stage_options
-    return fates.check(model, "from_scratch", [Stage("all", epochs, name="from scratch", **options)])
+    return fates.check(model, "from_scratch", [_stage("all", epochs, options, name="from scratch")])
 
 
 def lora(
@@ -136,9 +136,8 @@ def lora(
     """Trains two thin matrices beside each of the chosen ones, and the head; the body stays as it is to the last bit.
 
     For large transformers: a thousandth of the numbers train, optimizer state and file shrink with them, and many
-    adapters share one body. The head of a classifier starts from a linear probe, as in `staged_fine_tuning` (with MiniLM,
-    one seed, validation accuracy from the probe and from zero: .838 and .820 on 500 rows of sst2, .841 and .711 on 80
-    docstrings of five modules). A language model's own head stays frozen.
+    adapters share one body. The head of a classifier starts from a linear probe, as in `staged_fine_tuning`; a language
+    model's own head stays frozen.
 
     Not for small bodies, which full fine-tuning costs little, nor for inputs that the body has never seen the like of:
     low-rank updates cannot move it far (Biderman et al. 2024, arXiv:2405.09673).
@@ -226,16 +225,31 @@ def norm_tuning(model: keras.Model, *, epochs: int = 3, learning_rate: float = 1
     return _part_of_body(model, "norm_tuning", "norms", epochs, learning_rate, stage_options)
 
 
+def _stage(train: str | Sequence[str], epochs: int, options: Mapping[str, Any], **fixed: str) -> Stage:
+    """A stage of what a method sets and its user asks for."""
+    known = {field.name for field in dataclasses.fields(Stage)}
+    for name in options:
+        if name not in known:
+            raise TypeError(
+                explain(
+                    "There is no such argument, neither of this method nor of `kt.Stage`.",
+                    given=f"{name}={options[name]!r}",
+                    nearest=nearest(name, {*known, "rank", "alpha", "targets", "dropout", "safeguard", "unfreeze"}),
+                )
+            )
+    return Stage(train, epochs, **{**options, **fixed})
+
+
 def _part_of_body(model, name, part, epochs, learning_rate, stage_options) -> Plan:
     start = "pretrained" if blocks_of(model).head is None else "probe"
     options = {"learning_rate": learning_rate, "part": part, "start": start} | stage_options
-    return fates.check(model, name, [Stage(options.pop("train", "all"), epochs, **options)])
+    return fates.check(model, name, [_stage(options.pop("train", "all"), epochs, options)])
 
 
 def _beside_frozen_body(model, name, epochs, options, stage_options) -> Plan:
     head = () if blocks_of(model).head is None else "head"
     options = options | {"start": "probe" if head else "pretrained"} | stage_options
-    return fates.check(model, name, [Stage(options.pop("train", head), epochs, **options)])
+    return fates.check(model, name, [_stage(options.pop("train", head), epochs, options)])
 
 
 # The head has been solved for, so what it still has to learn is to follow the body. (At 3 and 5, the values that suit a
@@ -251,5 +265,5 @@ def _gradually(model, epochs, options):
         # Spread what does not divide evenly: both the blocks and the epochs come out whole at the last step.
         awake = round(step * len(body) / steps)
         length = round(step * epochs / steps) - round((step - 1) * epochs / steps)
-        stages.append(Stage(f"top:{awake}", length, **options))
+        stages.append(_stage(f"top:{awake}", length, options))
     return stages

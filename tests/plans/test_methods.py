@@ -108,3 +108,8 @@ def test_a_model_made_by_hand_has_a_head_too():
     assert found.pop("head") == 1.0
     assert set(found.values()) == {None}
     assert len(found) == 2
+
+
+def test_an_argument_that_neither_the_method_nor_a_stage_has_is_named_with_the_nearest():
+    with pytest.raises(TypeError, match="nearest: *weight_decay"):
+        kt.feature_extraction(classifier(), wieght_decay=0.1)
