@@ -187,6 +187,11 @@ def _run_stage(
             shuffle=False,  # the batches come shuffled, by a rule that a later run can repeat
             verbose=0,
         )
+    found = audit(model, stage, stage_fates, before)
+    if stage.safeguard and splits.validation:
+        found = dataclasses.replace(found, interpolation=safeguard(model, splits, before))
+    if stage.safeguard and settings.verbose:
+        print(found.interpolation or "safeguard: no validation split to go by, so the stage is kept whole")
     seconds = time.perf_counter() - started
     epochs = sum(row["stage"] == stage.name for row in history.rows)
     cost = StageCost(
@@ -197,11 +202,6 @@ def _run_stage(
         trainable_parameters=sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),
         steps=epochs * steps,
     )
-    found = audit(model, stage, stage_fates, before)
-    if stage.safeguard and splits.validation:
-        found = dataclasses.replace(found, interpolation=safeguard(model, splits, before))
-    if stage.safeguard and settings.verbose:
-        print(found.interpolation or "safeguard: no validation split to go by, so the stage is kept whole")
     return found, cost
 
 

@@ -12,6 +12,10 @@ from keras_transfer.data.splits import Splits
 from keras_transfer.evaluation.formatting import percent
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+# What is believed of a share before validation is asked: the middle. On five folds of the four shared picture sets it
+# was the best of the way for nearly every rate that was tried, and better than what a few dozen pictures chose freely.
+# The two ends are possible, and need evidence.
+BELIEFS = (0.02, 0.18, 0.3, 0.3, 0.18, 0.02)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +49,10 @@ def safeguard(model: keras.Model, splits: Splits, before: Sequence[np.ndarray]) 
 
     Between a linear probe and the weights that were fine-tuned from it the loss has no barrier, and somewhere in
     between both accuracy and robustness are better than at either end (WiSE-FT: Wortsman et al. 2022,
-    arXiv:2109.01903). A small validation set cannot say exactly where. So the shares are weighed by their likelihood
-    there, exp(-examples × loss), and their weighted mean is taken: a handful of examples gives the middle of the
-    way, many the best share. Never a share whose validation accuracy is below that of the model before the stage.
+    arXiv:2109.01903). A small validation set cannot say exactly where. So the share is the mean of what is believed of
+    it once validation has been asked: beforehand the middle, weighed by the likelihood exp(-examples × loss). A handful
+    of examples gives about the middle of the way, many the best share. Never a share whose validation accuracy is below
+    that of the model before the stage.
 
     Args:
         model: as the stage left it, compiled.
@@ -61,7 +66,8 @@ def safeguard(model: keras.Model, splits: Splits, before: Sequence[np.ndarray]) 
     measured = [_measure(model, splits, before, after, share) for share in SHARES]
     losses = np.array([point.loss for point in measured])
     likelihood = np.exp(-len(splits.validation) * (losses - losses.min()))
-    share = float(np.sum(likelihood * SHARES) / np.sum(likelihood))
+    belief = likelihood * BELIEFS
+    share = float(belief @ SHARES / belief.sum())
     chosen = _measure(model, splits, before, after, share)
     if chosen.accuracy < measured[0].accuracy:
         chosen = max(measured, key=lambda point: (point.accuracy, -point.loss))

@@ -5,7 +5,7 @@ from bodies import classifier, dark_and_light
 
 import keras_transfer as kt
 from keras_transfer import state
-from keras_transfer.training.safeguard import SHARES, safeguard
+from keras_transfer.training.safeguard import BELIEFS, SHARES, safeguard
 
 pytestmark = pytest.mark.both_backends
 
@@ -34,8 +34,8 @@ def test_a_stage_that_made_everything_worse_is_as_good_as_undone():
     good = _good_kernel(model, splits)
     before = _trained_from(model, -3 * good)
     found = safeguard(model, splits, before)
-    assert found.share < 0.01
-    np.testing.assert_allclose(np.asarray(model.get_layer("head").kernel), good * (1 - 3 * found.share), rtol=1e-5)
+    assert found.share < 0.1
+    np.testing.assert_allclose(np.asarray(model.get_layer("head").kernel), good * (1 - 3 * found.share), rtol=1e-4)
 
 
 def test_a_stage_that_made_everything_better_is_kept_nearly_whole():
@@ -45,20 +45,20 @@ def test_a_stage_that_made_everything_better_is_kept_nearly_whole():
     model.get_layer("head").kernel.assign(-good)
     before = _trained_from(model, 2 * good)
     found = safeguard(model, splits, before)
-    assert found.share > 0.95
+    assert found.share > 0.9
     np.testing.assert_allclose(
         np.asarray(model.get_layer("head").kernel), (2 * found.share - 1) * good, rtol=1e-4, atol=1e-6
     )
 
 
-def test_the_share_is_the_mean_of_the_shares_weighed_by_their_likelihood():
+def test_the_share_is_the_mean_of_the_shares_weighed_by_belief_and_likelihood():
     splits = dark_and_light(96)
     model = classifier()
     generator = np.random.default_rng(3)
     before = _trained_from(model, generator.normal(size=model.get_layer("head").kernel.shape) * 0.05)
     found = safeguard(model, splits, before)
     losses = np.array([point.loss for point in found.path if point.share in SHARES])
-    weights = np.exp(-len(splits.validation) * losses)
+    weights = np.array(BELIEFS) * np.exp(-len(splits.validation) * losses)
     assert found.share == pytest.approx(float(weights @ np.array(SHARES) / weights.sum()), abs=1e-6)
     assert 0.2 < found.share < 0.8  # the two ends are about as good as each other
 
