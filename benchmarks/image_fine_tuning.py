@@ -15,7 +15,8 @@ import statistics
 import tempfile
 
 SETS = ("hymenoptera", "flowers", "pacs_photo", "pacs_sketch")
-METHODS = ("probe", "feature_extraction", "staged_fine_tuning", "guide_head", "guide_fine_tuned")
+METHODS = ("probe", "feature_extraction", "staged_fine_tuning", "guide")
+ROWS = ("probe", "feature_extraction", "staged_fine_tuning", "guide_head", "guide_fine_tuned")
 
 
 def main() -> None:
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("runs/image_fine_tuning.json"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as keras_home:
@@ -31,13 +33,14 @@ def main() -> None:
         results = json.loads(options.results.read_text()) if options.results.exists() else {}
         for seed in range(options.seeds):
             for name in options.sets:
-                key = f"{name}/{seed}"
-                if key not in results:
-                    results[key] = measure(options.shared / "images" / name, seed)
-                    print(key, results[key], flush=True)
-                    options.results.parent.mkdir(parents=True, exist_ok=True)
-                    options.results.write_text(json.dumps(results, indent=2))
-    print(table(results, options.sets, options.seeds))
+                for method in options.methods:
+                    key = f"{name}/{method}/{seed}"
+                    if key not in results:
+                        results[key] = measure(options.shared / "images" / name, method, seed)
+                        print(key, results[key], flush=True)
+                        options.results.parent.mkdir(parents=True, exist_ok=True)
+                        options.results.write_text(json.dumps(results, indent=2))
+    print(table(results, options))
 
 
 def lend_weights(shared: pathlib.Path, keras_home: pathlib.Path) -> None:
@@ -46,26 +49,23 @@ def lend_weights(shared: pathlib.Path, keras_home: pathlib.Path) -> None:
     (keras_home / "models").symlink_to((shared / "keras_home" / "models").resolve())
 
 
-def measure(folder: pathlib.Path, seed: int) -> dict[str, float]:
-    """Test accuracy of every method on one set with one seed."""
+def measure(folder: pathlib.Path, method: str, seed: int) -> dict[str, float]:
+    """Test accuracy of one method on one set with one seed; the guide has two, before and after unfreezing."""
     import keras
 
     import keras_transfer as kt
 
     test = "val" if folder.name == "hymenoptera" else "test"
     splits = kt.data.images({"train": folder / "train", "test": folder / test}, seed=seed)
-    found = {}
-
-    def classifier():
-        keras.utils.set_random_seed(seed)
-        return kt.image_classifier("MobileNetV2", splits.classes, alpha=0.35)
-
-    for method in (kt.feature_extraction, kt.staged_fine_tuning):
-        model = classifier()
-        found[method.__name__] = kt.fit(model, splits, method(model), seed=seed, verbose=False).report.accuracy
-    found["probe"] = linear_probe(classifier(), splits)
-    found["guide_head"], found["guide_fine_tuned"] = keras_io_guide(splits, seed)
-    return {name: round(found[name], 4) for name in METHODS}
+    if method == "guide":
+        head, fine_tuned = keras_io_guide(splits, seed)
+        return {"guide_head": head, "guide_fine_tuned": fine_tuned}
+    keras.utils.set_random_seed(seed)
+    model = kt.image_classifier("MobileNetV2", splits.classes, alpha=0.35)
+    if method == "probe":
+        return {method: linear_probe(model, splits)}
+    plan = getattr(kt, method)(model)
+    return {method: kt.fit(model, splits, plan, seed=seed, verbose=False).report.accuracy}
 
 
 def arrays(splits, split, model):
@@ -117,16 +117,20 @@ def keras_io_guide(splits, seed: int) -> tuple[float, float]:
     return head, train(1e-5, 10)
 
 
-def table(results: dict, sets, seeds: int) -> str:
+def table(results: dict, options: argparse.Namespace) -> str:
     """Mean over the seeds, with the lowest and the highest, as Markdown."""
+    sets, seeds = options.sets, range(options.seeds)
     lines = ["| method | " + " | ".join(sets) + " | mean |", "|---" * (len(sets) + 2) + "|"]
-    for method in METHODS:
+    for row in ROWS:
+        method = "guide" if row.startswith("guide") else row
+        if method not in options.methods:
+            continue
         cells, means = [], []
         for name in sets:
-            values = [results[f"{name}/{seed}"][method] for seed in range(seeds)]
+            values = [results[f"{name}/{method}/{seed}"][row] for seed in seeds]
             means.append(statistics.mean(values))
             cells.append(f"{means[-1]:.3f} ({min(values):.3f}–{max(values):.3f})")
-        lines.append(f"| {method} | {' | '.join(cells)} | {statistics.mean(means):.3f} |")
+        lines.append(f"| {row} | {' | '.join(cells)} | {statistics.mean(means):.3f} |")
     return "\n".join(lines)
 
 
