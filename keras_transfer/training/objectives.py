@@ -131,7 +131,7 @@ def evaluate(model: keras.Model, splits: Splits, split: str = "test") -> Report 
     Example:
 
     >>> import keras_transfer as kt
-    >>> digits = kt.data.digits(classes=[0, 1], per_class=10)
+    >>> digits = kt.data.digits(classes=[0, 1], per_class=20)
     >>> model = kt.image_classifier("MobileNetV2", digits.classes, weights=None, image_size=32, alpha=0.35)
     >>> evaluate(model, digits, "validation").split
     'validation'
