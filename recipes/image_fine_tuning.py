@@ -3,7 +3,8 @@
     python recipes/image_fine_tuning.py
 
 Needs no download: a small MobileNet learns five of the ten handwritten digits from scratch (the source task), then is
-carried to the other five with ten labelled pictures of each: by a new head alone, by fine-tuning, and beside them trained from scratch.
+carried to the other five with ten labelled pictures of each: by a new head alone and by fine-tuning, beside the same
+model trained on them from scratch.
 
     python recipes/image_fine_tuning.py --data tf_flowers --backbone EfficientNetV2B0
 
