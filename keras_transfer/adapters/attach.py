@@ -224,7 +224,7 @@ def activate(model: keras.Model, name: str | None, counting: str | None) -> None
     trains = layers.factor_variables(model, name) if name is not None else []
     trains += [variable for each in kept for variable in each.trains(name)]
     layers.remember_what_trains(model, trains)
-    _check_what_trains(model, trains)
+    freezing.check_what_trains(model, trains)
     _follow_training(model)
     tracing.trace_anew(model)
 
@@ -432,33 +432,12 @@ def _biases(model: keras.Model, spec: LoRA, adapted: Sequence[keras.Layer]) -> l
     if spec.biases == "none":
         return []
     within = adapted if spec.biases == "adapted" else state.sublayers(model)
-    return [
-        variable
-        for layer in within
-        if not isinstance(layer, keras.layers.BatchNormalization)
-        for variable in state.own_trainable_variables(layer)
-        if freezing.is_bias(variable)
-    ]
+    return [variable for layer in within for variable in freezing.weights_of(layer, "biases")]
 
 
 def _in_order(model: keras.Model, variables: Sequence[keras.Variable]) -> list[keras.Variable]:
     wanted = {id(variable) for variable in variables}
     return [variable for _, variable in state.walk(model) if id(variable) in wanted]
-
-
-def _check_what_trains(model: keras.Model, wanted: Sequence[keras.Variable]) -> None:
-    """Raises where Keras would train another set of variables than was asked for."""
-    asked, found = {id(variable) for variable in wanted}, {id(variable) for variable in model.trainable_variables}
-    wrong = [identity.path for identity, variable in state.walk(model) if id(variable) in asked ^ found]
-    if wrong:
-        raise RuntimeError(
-            explain(
-                f"Keras would not train what was asked for in {model.name!r}.",
-                given=wrong,
-                expected="exactly the adapter, and what was named beside it",
-                to_mend="report this with the model's summary; it is a defect of keras_transfer",
-            )
-        )
 
 
 def _follow_training(model: keras.Model) -> None:

@@ -8,6 +8,7 @@ trained on are the features that it will see in use, and they can be computed on
 
 import inspect
 import types
+import typing
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
@@ -18,7 +19,7 @@ from keras_transfer.errors import explain
 
 BatchNorm = Literal["frozen", "adapt"]
 Part = Literal["whole", "biases", "norms"]
-PARTS = ("whole", "biases", "norms")
+PARTS = typing.get_args(Part)
 
 
 def _call_as_at_inference(self, *args, **kwargs):
@@ -104,19 +105,22 @@ def wake(
     parts = {layer: layers[layer] if isinstance(layers, Mapping) else "whole" for layer in layers}
     follow_training(model, parts, batch_norm=batch_norm)
     everything = state.sublayers(model)
-    wanted = {
-        id(variable)
+    trains = {
+        id(layer): weights_of(layer, part)
         for layer, part in parts.items()
         if batch_norm == "adapt" or not is_batch_norm(layer)
-        for variable in weights_of(layer, part)
     }
+    wanted = [variable for weights in trains.values() for variable in weights]
+    chosen = {id(variable) for variable in wanted}
+    # A layer without weights is awake by being named; one with weights, by those that train.
+    awake = {key for layer in parts if (key := id(layer)) in trains and (trains[key] or not _has_weights(layer))}
     # From the containers down, because a container's flag is handed on to all that it holds.
     for layer in [model, *everything]:
-        layer.trainable = any(id(variable) in wanted for variable in _could_train(layer)) or _follows(layer, parts)
+        layer.trainable = id(layer) in awake or _holds_any(layer, awake)
     for layer in everything:
         for variable in state.own_trainable_variables(layer):
-            variable.trainable = id(variable) in wanted
-    _check_what_trains(model, wanted)
+            variable.trainable = id(variable) in chosen
+    check_what_trains(model, wanted)
 
 
 def follow_training(model: keras.Model, layers: Iterable[keras.Layer], *, batch_norm: BatchNorm = "frozen") -> None:
@@ -163,30 +167,24 @@ def is_bias(variable: keras.Variable) -> bool:
     return variable.name in ("bias", "beta") or variable.name.endswith("_bias")
 
 
-def _could_train(layer: keras.Layer) -> list[keras.Variable]:
-    return [variable for below in [layer, *state.sublayers(layer)] for variable in state.own_trainable_variables(below)]
-
-
-def _follows(layer: keras.Layer, layers: Iterable[keras.Layer]) -> bool:
-    """Whether a layer without weights of its own is awake, or holds one that is."""
-    awake = {id(each) for each in layers if not state.own_trainable_variables(each)}
-    return id(layer) in awake or _holds_any(layer, awake)
+def _has_weights(layer: keras.Layer) -> bool:
+    return bool(state.own_trainable_variables(layer))
 
 
 def _holds_any(layer: keras.Layer, keys: Collection[int]) -> bool:
     return any(id(below) in keys for below in state.sublayers(layer))
 
 
-def _check_what_trains(model: keras.Model, wanted: Collection[int]) -> None:
-    """Raises where Keras would train another set of variables than was asked for."""
-    found = {id(variable) for variable in model.trainable_variables}
-    wrong = [identity.path for identity, variable in state.walk(model) if id(variable) in wanted ^ found]
+def check_what_trains(model: keras.Model, wanted: Iterable[keras.Variable]) -> None:
+    """Raises a `RuntimeError` where Keras would train another set of variables than was asked for."""
+    asked, found = {id(variable) for variable in wanted}, {id(variable) for variable in model.trainable_variables}
+    wrong = [identity.path for identity, variable in state.walk(model) if id(variable) in asked ^ found]
     if wrong:
         raise RuntimeError(
             explain(
                 f"Keras would not train what was asked for in {model.name!r}.",
                 given=wrong,
-                expected="exactly the variables of the named layers",
+                expected="exactly the variables that were named",
                 to_mend="report this with the model's summary; it is a defect of keras_transfer",
             )
         )

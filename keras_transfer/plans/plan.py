@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from keras_transfer.adapters.lora import LoRA
+from keras_transfer.backbones.freezing import PARTS, Part
 from keras_transfer.errors import explain, nearest
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -63,7 +64,7 @@ class Stage:
     optimizer: str = "adamw"
     patience: int | None = None
     start: Literal["pretrained", "probe", "random"] = "pretrained"
-    part: Literal["whole", "biases", "norms"] = "whole"
+    part: Part = "whole"
     adapters: LoRA | None = None
     safeguard: bool = False
 
@@ -77,7 +78,7 @@ class Stage:
         _check_choice("batch_norm", self.batch_norm, ("frozen", "adapt"))
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("start", self.start, ("pretrained", "probe", "random"))
-        _check_choice("part", self.part, ("whole", "biases", "norms"))
+        _check_choice("part", self.part, PARTS)
         _check("adapters", self.adapters, isinstance(self.adapters, LoRA | None), "a kt.LoRA, or None")
         _check("train", train, bool(train) or self.adapters is not None, "at least one block, or adapters beside none")
         if self.adapters is not None and self.part != "whole":

@@ -87,12 +87,6 @@ def optimizer(
     return keras.optimizers.LossScaleOptimizer(layerwise) if precision == "mixed_float16" else layerwise
 
 
-def whether_to_jit() -> bool | str:
-    """XLA where it pays: on accelerators. On a CPU TensorFlow compiles for a minute and gains nothing."""
-    on_accelerator = any(not device.lower().startswith("cpu") for device in keras.distribution.list_devices())
-    return "auto" if on_accelerator or keras.backend.backend() == "jax" else False
-
-
 @contextlib.contextmanager
 def computing_in(model: keras.Model, precision: str | None) -> Iterator[None]:
     """Lets the body compute in half precision for the time being; weights, preprocessing and head stay in float32.

@@ -25,7 +25,7 @@ from keras_transfer.training.audit import Audit, audit
 from keras_transfer.training.callbacks import History, LossGuard, Progress
 from keras_transfer.training.files import write_whole
 from keras_transfer.training.initial_weights import draw_anew
-from keras_transfer.training.linear_probe import check_probe, start_from_probe
+from keras_transfer.training.linear_probe import linear_head, start_from_probe
 from keras_transfer.training.objectives import Objective, objective_of
 from keras_transfer.training.run import Run
 from keras_transfer.training.safeguard import safeguard
@@ -100,7 +100,7 @@ def fit(
     _check_patience(plan, splits)
     _check_adapters(model, plan)
     if any(stage.start == "probe" for stage in plan):
-        check_probe(model)
+        linear_head(model)  # or the reason why there is none, before anything is trained
     folder = _open_workdir(workdir, plan, splits, seed)
     settings = _Settings(
         seed,
@@ -174,7 +174,7 @@ def _run_stage(
         settings.objective.compile(
             model,
             compilation.optimizer(stage, stage_fates, all_steps, settings.precision),
-            compilation.whether_to_jit() if settings.jit_compile == "auto" else settings.jit_compile,
+            settings.jit_compile,
         )
         model.fit(
             training,

@@ -39,7 +39,7 @@ def start_from_probe(
     """
     from sklearn.linear_model import LogisticRegression
 
-    dense = _only_dense(model)
+    dense = linear_head(model)
     batches = splits.evaluation_batches(splits.train, model, in_order=False)
     features = np.asarray(keras.Model(model.input, dense.input).predict(batches, verbose=0), "float64")
     labels = splits.train.labels[splits.evaluation_order(splits.train, model)]
@@ -47,20 +47,15 @@ def start_from_probe(
         chosen = _some(labels, MOST_EXAMPLES, seed)
         features, labels = features[chosen], labels[chosen]
     scale = np.sqrt(np.mean(features**2)) or 1.0
+    features = features / scale
     weights = dict(class_weight) if class_weight else None
-    chosen = _strength(features / scale, labels, weights, seed)
-    solved = LogisticRegression(C=chosen, max_iter=1000, class_weight=weights)
-    solved.fit(features / scale, labels)
+    strength = _strength(features, labels, weights, seed)
+    solved = LogisticRegression(C=strength, max_iter=1000, class_weight=weights).fit(features, labels)
     kernel, bias = solved.coef_.T / scale, solved.intercept_
     if len(solved.classes_) == 2:  # one row, the log odds of the second class: half to each side
         kernel, bias = np.hstack([-kernel, kernel]) / 2, np.hstack([-bias, bias]) / 2
     dense.kernel.assign(kernel.astype("float32"))
     dense.bias.assign(bias.astype("float32"))
-
-
-def check_probe(model: keras.Model) -> None:
-    """Raises a `ValueError` where the head of a model is no single `Dense` layer, which a probe could be put into."""
-    _only_dense(model)
 
 
 def _some(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -96,7 +91,12 @@ def _strength(features: np.ndarray, labels: np.ndarray, weights: dict[int, float
     return max(STRENGTHS, key=score)
 
 
-def _only_dense(model: keras.Model) -> keras.layers.Dense:
+def linear_head(model: keras.Model) -> keras.layers.Dense:
+    """The layer that a probe is put into.
+
+    Raises:
+        ValueError: where the head is no single `Dense` layer with a bias.
+    """
     head = blocks(model).head
     weighted = [layer for layer in head.layers if layer.weights] if head else []
     if len(weighted) != 1 or not isinstance(weighted[0], keras.layers.Dense) or not weighted[0].use_bias:

@@ -62,30 +62,42 @@ def safeguard(model: keras.Model, splits: Splits, before: Sequence[np.ndarray]) 
     Returns:
         The share, and what validation said.
     """
-    after = state.values(model)
-    measured = [_measure(model, splits, before, after, share) for share in SHARES]
+    way = _way(model, before)
+    measured = [_measure(model, splits, way, share) for share in SHARES]
     losses = np.array([point.loss for point in measured])
     likelihood = np.exp(-len(splits.validation) * (losses - losses.min()))
     belief = likelihood * BELIEFS
     share = float(belief @ SHARES / belief.sum())
-    chosen = _measure(model, splits, before, after, share)
+    chosen = _measure(model, splits, way, share)
     if chosen.accuracy < measured[0].accuracy:
         chosen = max(measured, key=lambda point: (point.accuracy, -point.loss))
-        _move(model, before, after, chosen.share)
+        _move(way, chosen.share)
     path = sorted({point.share: point for point in [*measured, chosen]}.values(), key=lambda point: point.share)
     return Interpolation(chosen.share, tuple(path))
 
 
-def _measure(model, splits, before, after, share: float) -> Point:
-    _move(model, before, after, share)
+# A variable, and its values before and after the stage.
+Way = Sequence[tuple[keras.Variable, np.ndarray, np.ndarray]]
+
+
+def _way(model: keras.Model, before: Sequence[np.ndarray]) -> Way:
+    """Every weight that the stage has changed: what it has not keeps its bits, and so do seeds."""
+    every = zip(state.walk(model), before, state.values(model), strict=True)
+    return [
+        (variable, old, new)
+        for (_, variable), old, new in every
+        if not state.is_seed(variable) and not np.array_equal(old, new)
+    ]
+
+
+def _measure(model: keras.Model, splits: Splits, way: Way, share: float) -> Point:
+    _move(way, share)
     batches = splits.evaluation_batches(splits.validation, model, in_order=False)
     with hub.taking_packed_inputs(model):
         found = model.evaluate(batches, verbose=0, return_dict=True)
     return Point(share, found["loss"], found["accuracy"])
 
 
-def _move(model: keras.Model, before: Sequence[np.ndarray], after: Sequence[np.ndarray], share: float) -> None:
-    """Sets every weight that the stage has changed; what it has not keeps its bits, and so do seeds."""
-    for (_, variable), old, new in zip(state.walk(model), before, after, strict=True):
-        if not state.is_seed(variable) and not np.array_equal(old, new):
-            variable.assign(new if share == 1 else old if share == 0 else (1 - share) * old + share * new)
+def _move(way: Way, share: float) -> None:
+    for variable, old, new in way:
+        variable.assign(new if share == 1 else old if share == 0 else (1 - share) * old + share * new)
