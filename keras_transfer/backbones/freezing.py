@@ -59,6 +59,19 @@ def set_inference(layer: keras.Layer, inference: bool) -> None:
         del layer.call
 
 
+def does_not_change(layer: keras.Layer) -> bool:
+    """Whether a layer gives the same for the same input, in training and at inference, as long as it stays frozen.
+
+    Example:
+
+    >>> [does_not_change(layer) for layer in (keras.layers.Flatten(), keras.layers.Dropout(0.5))]
+    [True, False]
+    """
+    replaced = "call" in vars(layer)  # by an adapter, or by somebody else: only what is known here is believed
+    steady = runs_as_at_inference(layer) if replaced else not _tells_training_apart(layer)
+    return steady and not layer.trainable_variables and layer.activity_regularizer is None
+
+
 def is_batch_norm(layer: keras.Layer) -> bool:
     """Whether the layer keeps moving statistics of the batches it has seen."""
     return isinstance(layer, keras.layers.BatchNormalization)

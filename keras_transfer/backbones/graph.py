@@ -3,6 +3,8 @@
 import collections
 import dataclasses
 import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 
@@ -18,11 +20,13 @@ class Step:
         operation: the layer, nested model or `keras.ops` operation that is called. A shared one has several steps.
         inputs: the tensors that it reads, in the order of its arguments.
         outputs: the tensors that it makes.
+        arguments: what it is called with, (args, kwargs), given what stands for each input, by `id` of the input.
     """
 
     operation: keras.Operation
     inputs: tuple[keras.KerasTensor, ...]
     outputs: tuple[keras.KerasTensor, ...]
+    arguments: Callable[[Mapping[int, Any]], tuple[tuple, dict[str, Any]]]
 
 
 def has_graph(model: object) -> bool:
@@ -74,7 +78,10 @@ def steps(model: keras.Model) -> list[Step]:
     # is shared. A Sequential hides the functional model that it runs.
     by_depth = getattr(model, "_functional", model)._nodes_by_depth
     nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
-    found = [Step(node.operation, tuple(node.input_tensors), tuple(node.output_tensors)) for node in nodes]
+    found = [
+        Step(node.operation, tuple(node.input_tensors), tuple(node.output_tensors), node.arguments.fill_in)
+        for node in nodes
+    ]
     return _as_needed(found, model.outputs)
 
 
@@ -121,6 +128,30 @@ def leaves(operation: keras.Operation) -> tuple[keras.Layer, ...]:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Call:
+    """A step of some model's graph, with the numbers that its tensors have in a flattened one.
+
+    Attributes:
+        step: the step.
+        inputs: the numbers of the tensors that it reads.
+        outputs: the numbers of those that it makes.
+    """
+
+    step: Step
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def run(self, values: Mapping[int, Any], training: bool | None) -> dict[int, Any]:
+        """What it makes of the values of its inputs, as a functional model would call it; by number, like those."""
+        known = {id(tensor): values[number] for tensor, number in zip(self.step.inputs, self.inputs, strict=True)}
+        args, kwargs = self.step.arguments(known)
+        if training is not None and "training" in kwargs:  # a functional model overrides what the graph was made with
+            kwargs["training"] = training
+        made = keras.tree.flatten(self.step.operation(*args, **kwargs))
+        return dict(zip(self.outputs, made, strict=True))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Part:
     """A step of a flattened graph.
 
@@ -131,6 +162,7 @@ class Part:
         inputs: the numbers of the tensors that it reads.
         outputs: the numbers of those that it makes.
         within: the nested models that it lies in, outermost first.
+        call: the call that it is, or that it is a part of: the calls of a stack of layers are that of their holder.
     """
 
     operation: keras.Operation
@@ -139,6 +171,7 @@ class Part:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     within: tuple[keras.Model, ...]
+    call: "Call"
 
     @property
     def name(self) -> str:
@@ -152,6 +185,8 @@ class Flat:
 
     Attributes:
         parts: its steps, in an order in which they can be computed.
+        inputs: the numbers of the model's inputs.
+        outputs: the numbers of its outputs.
         shapes: the shape of every tensor, by number.
         tensors: by number, the KerasTensors that stand for it: those of a nested model and of the model around it both
             do where one hands it to the other. Each with the model to whose graph it belongs. None stand for tensors
@@ -159,6 +194,8 @@ class Flat:
     """
 
     parts: list[Part]
+    inputs: list[int]
+    outputs: list[int]
     shapes: dict[int, tuple]
     tensors: dict[int, list[tuple[keras.Model, keras.KerasTensor]]]
 
@@ -186,13 +223,16 @@ class _Opener:
     """Writes down a graph and the graphs nested in it, numbering the tensors."""
 
     def __init__(self) -> None:
-        self.flat = Flat([], {}, collections.defaultdict(list))
+        self.flat = Flat([], [], [], {}, collections.defaultdict(list))
         self.numbers = itertools.count()
         self.called: set[int] = set()
 
     def open(self, model: keras.Model) -> Flat:
         check_graph(model)
-        self._open(model, {id(tensor): next(self.numbers) for tensor in model.inputs}, ())
+        known = {id(tensor): next(self.numbers) for tensor in model.inputs}
+        self.flat.inputs.extend(known[id(tensor)] for tensor in model.inputs)
+        self._open(model, known, ())
+        self.flat.outputs.extend(known[id(tensor)] for tensor in model.outputs)
         return self.flat
 
     def _open(self, model: keras.Model, known: dict[int, int], within: tuple[keras.Model, ...]) -> None:
@@ -222,13 +262,14 @@ class _Opener:
         every = leaves(step.operation)
         first_time = () if id(step.operation) in self.called else every
         self.called.add(id(step.operation))
+        call = Call(step, inputs, outputs)
         if not stack or not first_time:
-            self.flat.parts.append(Part(step.operation, first_time, _weighted(every), inputs, outputs, within))
+            self.flat.parts.append(Part(step.operation, first_time, _weighted(every), inputs, outputs, within, call))
             return
         for layer, layers in zip(stack, _dealt(step.operation, stack), strict=True):
             made = outputs if layer is stack[-1] else (next(self.numbers),)
             self.flat.shapes[made[0]] = tuple(step.outputs[0].shape)
-            self.flat.parts.append(Part(layer, layers, True, inputs, made, within))
+            self.flat.parts.append(Part(layer, layers, True, inputs, made, within, call))
             inputs = made
 
 

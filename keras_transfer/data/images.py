@@ -1,16 +1,18 @@
 """`images`: pictures from wherever they are, checked, divided and ready to train on."""
 
+import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_transfer.data.augmentation import Augmentation, augmentation
+from keras_transfer.data.augmentation import AUGMENTATIONS, Augmentation, augmentation
 from keras_transfer.data.decoding import resize
 from keras_transfer.data.dividing import check_settings, divided
 from keras_transfer.data.reading import read
-from keras_transfer.data.splits import Divided, Split, Splits
+from keras_transfer.data.splits import Divided, Split, Splits, order
 from keras_transfer.errors import explain
 
 if TYPE_CHECKING:
@@ -109,6 +111,52 @@ class ImageSplits(Splits):
         return pipeline.evaluation_batches(
             split.examples, split.labels, size=self.size(model), batch_size=self.batch_size
         )
+
+    @property
+    def augments(self) -> bool:
+        return self.augmentation != AUGMENTATIONS["none"]
+
+    def rows_of_step(self, model: Any, *, seed: int | None = None) -> Callable[[int], tuple[int, np.ndarray]]:
+        steps, size = self.steps_per_epoch(model), self.batch_size
+        seed = self.seed if seed is None else seed
+
+        @functools.lru_cache(maxsize=2)
+        def order_of(epoch: int) -> np.ndarray:
+            return order(len(self.train), seed=seed, epoch=epoch)
+
+        def rows(step: int) -> tuple[int, np.ndarray]:
+            epoch, place = divmod(step, steps)
+            return epoch, order_of(epoch)[place * size : (place + 1) * size]
+
+        return rows
+
+    def without_pictures(self, split: Split, model: Any, rows: np.ndarray) -> tuple:
+        del model
+        return None, split.labels[rows]
+
+    def view(
+        self, split: Split, model: Any, *, epoch: int | None, seed: int | None = None, batch_size: int | None = None
+    ) -> "Dataset":
+        from keras_transfer.data import pipeline
+
+        size, batch_size = self.size(model), batch_size or self.batch_size
+        if epoch is None:
+            return pipeline.unchanged(split.examples, size=size, batch_size=batch_size)
+        seed = self.seed if seed is None else seed
+        return pipeline.as_augmented(
+            split.examples, self.augmentation, size=size, batch_size=batch_size, seed=seed, epoch=epoch
+        )
+
+    def view_identity(
+        self, split: Split, model: Any, *, epoch: int | None, seed: int | None = None
+    ) -> dict[str, Any] | None:
+        facts = {"content": split.content, "size": list(self.size(model))}
+        if epoch is None:
+            return facts
+        if not isinstance(self.augmentation, Augmentation):
+            return None
+        seed = self.seed if seed is None else seed
+        return facts | {"augmentation": dataclasses.asdict(self.augmentation), "seed": seed, "epoch": epoch}
 
     def peek(self, split: Split, numbers: Sequence[int], model: Any = None) -> np.ndarray:
         """Some examples as the model is evaluated on them: float32 of shape (numbers, height, width, 3), 0..255."""

@@ -114,7 +114,7 @@ def training_batches(
     """
     steps = -(-len(examples) // batch_size)
     first_epoch, first_in_epoch = divmod(first_step, steps)
-    settings = augment if isinstance(augment, Augmentation) else Augmentation()
+    augmented_picture = _augmenting(examples, augment, size, seed)
 
     def padded_order(epoch: np.ndarray) -> np.ndarray:
         whole = np.full(steps * batch_size, -1, np.int64)
@@ -125,20 +125,8 @@ def training_batches(
         numbers = tf.ensure_shape(_calls.map(padded_order, [epoch], tf.int64), [None])
         return Dataset.from_tensor_slices(numbers).map(lambda number: (epoch, number))
 
-    def load(epoch: np.ndarray, number: np.ndarray) -> np.ndarray:
-        if number < 0 or _calls.ending:
-            return np.zeros((*size, 3), np.float32)
-        return augmented(settings, examples.picture(int(number), at_least=size), size, (seed, int(epoch), int(number)))
-
     def example(epoch: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        picture = tf.ensure_shape(_calls.map(load, [epoch, number], tf.float32), (*size, 3))
-        if augment is not settings:
-            key = functools.reduce(
-                tf.random.experimental.stateless_fold_in, (epoch, number), tf.constant([seed, 0], tf.int64)
-            )
-            picture = tf.ensure_shape(tf.cast(augment(picture, key), tf.float32), (*size, 3))
-            picture = tf.clip_by_value(picture, 0.0, 255.0)
-        return picture, number
+        return augmented_picture(epoch, number), number
 
     def without_padding(pictures: tf.Tensor, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         count = tf.reduce_sum(tf.cast(numbers >= 0, tf.int64))
@@ -153,6 +141,63 @@ def training_batches(
     )
     remaining = tf.data.INFINITE_CARDINALITY if epochs is None else max(0, epochs * steps - first_step)
     return _fed(batches.apply(tf.data.experimental.assert_cardinality(remaining)))
+
+
+def _augmenting(
+    examples: PictureExamples, augment: Augmentation | Callable, size: tuple[int, int], seed: int
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """From an epoch and the number of an example, as tensors, to the picture as it is augmented there.
+
+    A negative number is padding, and gives black.
+    """
+    settings = augment if isinstance(augment, Augmentation) else Augmentation()
+
+    def load(epoch: np.ndarray, number: np.ndarray) -> np.ndarray:
+        if number < 0 or _calls.ending:
+            return np.zeros((*size, 3), np.float32)
+        return augmented(settings, examples.picture(int(number), at_least=size), size, (seed, int(epoch), int(number)))
+
+    def picture(epoch: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        found = tf.ensure_shape(_calls.map(load, [epoch, number], tf.float32), (*size, 3))
+        if augment is settings:
+            return found
+        key = functools.reduce(
+            tf.random.experimental.stateless_fold_in, (epoch, number), tf.constant([seed, 0], tf.int64)
+        )
+        return tf.clip_by_value(tf.ensure_shape(tf.cast(augment(found, key), tf.float32), (*size, 3)), 0.0, 255.0)
+
+    return picture
+
+
+def as_augmented(
+    examples: PictureExamples,
+    augment: Augmentation | Callable,
+    *,
+    size: tuple[int, int],
+    batch_size: int,
+    seed: int,
+    epoch: int,
+) -> Dataset:
+    """Batches of all pictures, in order, once, each as `training_batches` augments it in one epoch.
+
+    Returns:
+        float32 of shape (batch, height, width, 3), 0..255.
+    """
+    augmented_picture = _augmenting(examples, augment, size, seed)
+    numbers = Dataset.range(len(examples))
+    pictures = numbers.map(
+        lambda number: augmented_picture(tf.constant(epoch, tf.int64), number), num_parallel_calls=processors()
+    )
+    return _fed(pictures.batch(batch_size))
+
+
+def unchanged(examples: PictureExamples, *, size: tuple[int, int], batch_size: int) -> Dataset:
+    """Batches of all pictures, in order, once, unchanged but for their size.
+
+    Returns:
+        float32 of shape (batch, height, width, 3), 0..255.
+    """
+    return _fed(_pictures(examples, size).batch(batch_size))
 
 
 def evaluation_batches(
@@ -190,7 +235,7 @@ def picture_batches(pictures: Any, *, image_size: tuple[int, int], batch_size: i
     examples = reading.pictures(pictures)
     _, problems = scan(examples)
     refuse(problems.values(), noun="picture", to_mend="leave them out, or give them in a format that is read")
-    return _fed(_pictures(examples, image_size).batch(batch_size))
+    return unchanged(examples, size=image_size, batch_size=batch_size)
 
 
 def computed_batches(

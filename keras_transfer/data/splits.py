@@ -1,11 +1,12 @@
 """Train, validation and test, with their classes: the noun that data comes in, and how examples are held out."""
 
 import abc
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,6 +93,11 @@ class Split:
         """SHA-256, in hexadecimal, of the examples' content and labels in their order."""
         return hashlib.sha256(b"".join(self.digests) + self.labels.tobytes()).hexdigest()
 
+    @functools.cached_property
+    def content(self) -> str:
+        """SHA-256, in hexadecimal, of the examples' content in their order, whatever their labels are."""
+        return hashlib.sha256(b"".join(self.digests)).hexdigest()
+
     def __repr__(self) -> str:
         return f"Split({self.name!r}, {len(self)} examples of {len(self.classes)} classes)"
 
@@ -115,7 +121,47 @@ class Divided:
     skipped: tuple[str, ...] = ()
 
 
-class Splits(abc.ABC):
+class Batches(abc.ABC):
+    """What a model is trained and evaluated on: the examples of some splits, or what was computed of them.
+
+    Attributes:
+        train: what is learnt from.
+        validation: what choices are made on, or `None`.
+        test: what is reported on, or `None`.
+        classes: the names of the classes, in the order of the model's outputs.
+    """
+
+    train: Split
+    validation: Split | None
+    test: Split | None
+    classes: tuple[str, ...]
+
+    @property
+    @abc.abstractmethod
+    def whole(self) -> "Splits":
+        """The data as they are."""
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Within it a model takes these batches."""
+        yield
+
+    @abc.abstractmethod
+    def training_batches(
+        self, model: Any, *, seed: int | None = None, first_step: int = 0, epochs: int | None = None
+    ) -> "Dataset":
+        """Batches (x, y) of the epochs, one after another, from any step on; see the kind of data for their shapes."""
+
+    @abc.abstractmethod
+    def evaluation_batches(self, split: Split, model: Any, *, in_order: bool = True) -> "Dataset":
+        """Batches (x, y) of one split, once, unchanged, in its order or in that of `evaluation_order`."""
+
+    @abc.abstractmethod
+    def evaluation_order(self, split: Split, model: Any) -> np.ndarray:
+        """The numbers of a split's examples in the order that is quickest to go through them in."""
+
+
+class Splits(Batches):
     """Train, validation and test of one task: what every kind of data has in common.
 
     Attributes:
@@ -186,20 +232,46 @@ class Splits(abc.ABC):
         del model
         return -(-len(self.train) // self.batch_size)
 
-    @abc.abstractmethod
-    def training_batches(
-        self, model: Any, *, seed: int | None = None, first_step: int = 0, epochs: int | None = None
-    ) -> "Dataset":
-        """Batches (x, y) of the epochs, one after another, from any step on; see the kind of data for their shapes."""
-
-    @abc.abstractmethod
-    def evaluation_batches(self, split: Split, model: Any, *, in_order: bool = True) -> "Dataset":
-        """Batches (x, y) of one split, once, unchanged, in its order or in that of `evaluation_order`."""
-
     def evaluation_order(self, split: Split, model: Any) -> np.ndarray:
-        """The numbers of a split's examples in the order that is quickest to go through them in."""
         del model
         return np.arange(len(split))
+
+    @property
+    def whole(self) -> "Splits":
+        return self
+
+    @property
+    def augments(self) -> bool:
+        """Whether an example is another one in each epoch."""
+        return False
+
+    @abc.abstractmethod
+    def rows_of_step(self, model: Any, *, seed: int | None = None) -> Callable[[int], tuple[int, np.ndarray]]:
+        """Which examples `training_batches` has in which step: from the number of a step to its epoch and its rows."""
+
+    @abc.abstractmethod
+    def without_pictures(self, split: Split, model: Any, rows: np.ndarray) -> tuple:
+        """A batch (x, y) of rows of a split as in `training_batches`, x being `None` where it would be pictures."""
+
+    @abc.abstractmethod
+    def view(
+        self, split: Split, model: Any, *, epoch: int | None, seed: int | None = None, batch_size: int | None = None
+    ) -> "Dataset":
+        """Batches of x alone, of all examples of a split, once, in the order of `evaluation_order`.
+
+        Args:
+            split: which.
+            model: what they are for.
+            epoch: as they are augmented in this epoch, or `None`: as they are.
+            seed: of the augmentation; that of the splits if not given.
+            batch_size: examples per batch; that of the splits if not given.
+        """
+
+    @abc.abstractmethod
+    def view_identity(
+        self, split: Split, model: Any, *, epoch: int | None, seed: int | None = None
+    ) -> dict[str, Any] | None:
+        """What `view` is a function of, as plain data; `None` where a function of the user's own is part of it."""
 
     @abc.abstractmethod
     def peek(self, split: Split, numbers: Sequence[int], model: Any) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 import abc
 import functools
+import hashlib
 import numbers as whole
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -93,22 +94,65 @@ class TokenSplits(Splits):
         """
         from keras_transfer.data import pipeline
 
-        packed = self.packed(self.train, model)
-        padded = self._padded(packed)
-        seed = self.seed if seed is None else seed
+        rows_of_step = self.rows_of_step(model, seed=seed)
+
+        def batch(step: int) -> tuple:
+            return self.without_pictures(self.train, model, rows_of_step(step)[1])
+
+        last_step = None if epochs is None else max(first_step, epochs * self.steps_per_epoch(model))
+        return pipeline.computed_batches(batch, example=batch(0), first_step=first_step, last_step=last_step)
+
+    def rows_of_step(self, model: keras.Model, *, seed: int | None = None) -> Callable[[int], tuple[int, np.ndarray]]:
+        padded = self._padded(self.packed(self.train, model))
         steps = self.steps_per_epoch(model)
+        seed = self.seed if seed is None else seed
 
         @functools.lru_cache(maxsize=2)
         def batches_of(epoch: int) -> list[np.ndarray]:
             return arrange(padded, self.batch_size, seed=seed, epoch=epoch)
 
-        def batch(step: int) -> tuple:
+        def rows(step: int) -> tuple[int, np.ndarray]:
             epoch, number = divmod(step, steps)
-            rows = batches_of(epoch)[number]
-            return self._batch(self.train, packed, model, rows, padded[rows].max())
+            return epoch, batches_of(epoch)[number]
 
-        last_step = None if epochs is None else max(first_step, epochs * steps)
-        return pipeline.computed_batches(batch, example=batch(0), first_step=first_step, last_step=last_step)
+        return rows
+
+    def without_pictures(self, split: Split, model: keras.Model, rows: np.ndarray) -> tuple:
+        packed = self.packed(split, model)
+        columns = packed.padded(rows, int(self._padded(packed)[rows].max()))
+        x = {name: columns[name] for name in input_names(model, packed)}
+        if packed.targets:
+            return x, columns["y"], columns["sample_weight"]
+        return x, split.labels[rows]
+
+    def view(
+        self,
+        split: Split,
+        model: keras.Model,
+        *,
+        epoch: int | None,
+        seed: int | None = None,
+        batch_size: int | None = None,
+    ) -> "Dataset":
+        from keras_transfer.data import pipeline
+
+        del epoch, seed  # nothing is augmented
+        batch = self._batches(split, model, self.evaluation_order(split, model), batch_size or self.batch_size)
+        count = len(self.packed(split, model))
+        return pipeline.computed_batches(
+            lambda step: batch(step)[0], example=batch(0)[0], last_step=-(-count // (batch_size or self.batch_size))
+        )
+
+    def view_identity(
+        self, split: Split, model: keras.Model, *, epoch: int | None, seed: int | None = None
+    ) -> dict[str, Any] | None:
+        packed = self.packed(split, model)
+        columns = packed.padded(np.arange(len(packed)), int(packed.lengths.max()))
+        digest = hashlib.sha256()
+        for name in input_names(model, packed):
+            digest.update(f"{name} {columns[name].dtype} {columns[name].shape}".encode())
+            digest.update(np.ascontiguousarray(columns[name]).tobytes())
+        return {"content": digest.hexdigest(), "padded to": np.unique(self._padded(packed)).tolist()}
 
     def evaluation_batches(self, split: Split, model: keras.Model, *, in_order: bool = True) -> "Dataset":
         """Batches of one split, once; each is padded to the least of the lengths that its rows fit.
@@ -124,15 +168,10 @@ class TokenSplits(Splits):
         """
         from keras_transfer.data import pipeline
 
-        packed = self.packed(split, model)
-        padded = self._padded(packed)
-        order = np.arange(len(packed)) if in_order else self.evaluation_order(split, model)
-
-        def batch(step: int) -> tuple:
-            rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-            return self._batch(split, packed, model, rows, padded[rows].max())
-
-        return pipeline.computed_batches(batch, example=batch(0), last_step=-(-len(packed) // self.batch_size))
+        count = len(self.packed(split, model))
+        order = np.arange(count) if in_order else self.evaluation_order(split, model)
+        batch = self._batches(split, model, order, self.batch_size)
+        return pipeline.computed_batches(batch, example=batch(0), last_step=-(-count // self.batch_size))
 
     def evaluation_order(self, split: Split, model: keras.Model) -> np.ndarray:
         """The numbers of a split's rows, the short ones first."""
@@ -164,12 +203,9 @@ class TokenSplits(Splits):
         buckets = choose_lengths(packed.lengths, packed.max_length) if self.buckets is None else self.buckets
         return bucket_of(packed.lengths, buckets, packed.max_length)
 
-    def _batch(self, split: Split, packed: Packed, model: keras.Model, rows: np.ndarray, length: int) -> tuple:
-        columns = packed.padded(rows, int(length))
-        x = {name: columns[name] for name in input_names(model, packed)}
-        if packed.targets:
-            return x, columns["y"], columns["sample_weight"]
-        return x, split.labels[rows]
+    def _batches(self, split: Split, model: keras.Model, order: np.ndarray, batch_size: int) -> Callable[[int], tuple]:
+        """From the number of a step to the batch of rows that come in it in this order."""
+        return lambda step: self.without_pictures(split, model, order[step * batch_size : (step + 1) * batch_size])
 
     def _more(self) -> list[str]:
         """A histogram of how many words, parted by blanks, the texts of each split have."""

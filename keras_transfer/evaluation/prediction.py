@@ -9,7 +9,7 @@ import numpy as np
 from keras_transfer.backbones import hub
 from keras_transfer.builders.outputs import gives_logits
 from keras_transfer.data import tokenizing
-from keras_transfer.data.splits import Split, Splits
+from keras_transfer.data.splits import Batches, Split
 from keras_transfer.errors import explain
 
 
@@ -49,7 +49,7 @@ def predict(model: keras.Model, examples: Any, *, batch_size: int = 32) -> np.nd
     return probabilities(model, batches)
 
 
-def predict_split(model: keras.Model, splits: Splits, split: Split) -> np.ndarray:
+def predict_split(model: keras.Model, splits: Batches, split: Split) -> np.ndarray:
     """Class probabilities for one split, in its order, shape (examples, classes)."""
     found = probabilities(model, splits.evaluation_batches(split, model, in_order=False))
     in_order = np.empty_like(found)

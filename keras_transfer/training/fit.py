@@ -1,5 +1,6 @@
 """`fit`: a plan carried out on a model, stage by stage, and audited."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,7 +16,7 @@ import numpy as np
 from keras_transfer import state
 from keras_transfer.adapters import attach
 from keras_transfer.backbones import freezing, hub
-from keras_transfer.data.splits import Splits
+from keras_transfer.data.splits import Batches, Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.evaluation.cost import Cost, StageCost
 from keras_transfer.plans.fates import Fate, fates
@@ -23,6 +24,7 @@ from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.training import compilation
 from keras_transfer.training.audit import Audit, audit
 from keras_transfer.training.callbacks import History, LossGuard, Progress
+from keras_transfer.training.features import Cache, Keeping, features
 from keras_transfer.training.files import write_whole
 from keras_transfer.training.initial_weights import draw_anew
 from keras_transfer.training.linear_probe import linear_head, start_from_probe
@@ -40,6 +42,7 @@ class _Settings:
     class_weight: dict[int, float] | None
     precision: str | None
     jit_compile: bool | str
+    keeping: Keeping
     verbose: bool
     workdir: pathlib.Path | None
     objective: Objective
@@ -56,6 +59,8 @@ def fit(
     class_weight: str | Mapping[str, float] | None = None,
     precision: str | None = None,
     jit_compile: bool | str = "auto",
+    cache: Cache = "auto",
+    cache_views: int | None = None,
     verbose: bool = True,
 ) -> Run:
     """Carries a plan out: each stage is prepared, trained and audited, then the model is evaluated once.
@@ -74,6 +79,11 @@ def fit(
         class_weight: `"balanced"` weighs every class by its rarity, a mapping gives each class name its weight.
         precision: `"mixed_bfloat16"` or `"mixed_float16"` lets the body compute in half precision while it trains.
         jit_compile: whether steps go through XLA; `"auto"` does on accelerators.
+        cache: where what the frozen part makes of each example is kept, so that it is computed once and not in every
+            epoch: `"disk"` (found again by later runs, see `kt.cache`), `"memory"`, nowhere (`"off"`), or where it
+            fits and pays (`"auto"`).
+        cache_views: how many augmented versions of each picture are then kept, for the epochs to take in turn: those of
+            the first epochs; 0 keeps the picture as it is. As many as there are epochs is what `"off"` comes to.
         verbose: whether to say what is going on.
 
     Returns:
@@ -108,6 +118,7 @@ def fit(
         _class_weights(class_weight, splits),
         precision,
         jit_compile,
+        Keeping(cache, cache_views),
         verbose,
         folder,
         objective,
@@ -118,16 +129,22 @@ def fit(
     history = History(folder / "history.csv" if folder else None)
     audits: list[Audit] = []
     costs: list[StageCost] = []
+    batches: Batches = splits
     for number, (stage, stage_fates) in enumerate(zip(plan, per_stage, strict=True)):
         first_epoch = sum(done.epochs for done in plan.stages[:number])
-        stage_audit, cost = _run_stage(model, splits, stage, stage_fates, first_epoch, plan.epochs, history, settings)
+        stage_audit, cost, batches = _run_stage(
+            model, splits, stage, stage_fates, first_epoch, plan.epochs, history, settings
+        )
         audits.append(stage_audit)
         costs.append(cost)
     objective.leave_compiled(model)
 
     split = splits.test or splits.validation or splits.train
     cost = Cost(costs, sum(stage.seconds for stage in costs), _peak_memory())
-    result, probabilities = objective.report(model, splits, split, cost)
+    # What half precision made of the frozen part is not what the model makes of it now.
+    measured_on = batches if settings.precision is None else splits
+    with measured_on.in_use():
+        result, probabilities = objective.report(model, measured_on, split, cost)
     run = Run(plan, history.rows, audits, result, probabilities, folder, splits, split, model)
     if folder:
         _write_results(folder, run, model)
@@ -145,41 +162,51 @@ def _run_stage(
     all_epochs: int,
     history: History,
     settings: _Settings,
-) -> tuple[Audit, StageCost]:
-    """Prepares, trains and audits one stage; its epochs are counted on from `first_epoch`."""
+) -> tuple[Audit, StageCost, Batches]:
+    """Prepares, trains and audits one stage; its epochs are counted on from `first_epoch`.
+
+    Returns:
+        What moved, what it cost, and what the model was trained and measured on.
+    """
     steps = splits.steps_per_epoch(model)
-    last_epoch = first_epoch + stage.epochs
+    epochs = range(first_epoch, first_epoch + stage.epochs)
     started = time.perf_counter()
     stage_fates = prepare(model, stage, stage_fates, settings)
-    if stage.start == "probe":
-        start_from_probe(model, splits, seed=settings.seed, class_weight=settings.class_weight)
-    before = state.values(model)
     history.stage = stage.name
-    watching = [history, LossGuard(stage)]
     if settings.verbose:
         print(f"\n{_headline(stage, stage_fates)}")
-        watching.append(Progress(stage, steps=steps, epochs_left_after=all_epochs - last_epoch))
-    if stage.patience:
-        watching.append(keras.callbacks.EarlyStopping("val_loss", patience=stage.patience, restore_best_weights=True))
-    if settings.workdir:
-        watching.append(keras.callbacks.TensorBoard(settings.workdir / "tensorboard", write_graph=False))
     all_steps = steps * stage.epochs
-    training = splits.training_batches(model, seed=settings.seed, first_step=first_epoch * steps, epochs=last_epoch)
-    validation = splits.evaluation_batches(splits.validation, model, in_order=False) if splits.validation else None
     with (
         compilation.computing_in(model, settings.precision),
         compilation.averaging_over(model, stage, all_steps),
         hub.taking_packed_inputs(model),
+        contextlib.ExitStack() as feeding,
     ):
+        kept = features(model, splits, settings.keeping, epochs=epochs, seed=settings.seed, verbose=settings.verbose)
+        batches = kept or splits
+        feeding.enter_context(batches.in_use())
+        if stage.start == "probe":
+            start_from_probe(model, batches, seed=settings.seed, class_weight=settings.class_weight)
+        before = state.values(model)
+        watching = [history, LossGuard(stage)]
+        if settings.verbose:
+            watching.append(Progress(stage, steps=steps, epochs_left_after=all_epochs - epochs.stop))
+        if stage.patience:
+            watching.append(
+                keras.callbacks.EarlyStopping("val_loss", patience=stage.patience, restore_best_weights=True)
+            )
+        if settings.workdir:
+            watching.append(keras.callbacks.TensorBoard(settings.workdir / "tensorboard", write_graph=False))
+        validation = splits.validation and batches.evaluation_batches(splits.validation, model, in_order=False)
         settings.objective.compile(
             model,
             compilation.optimizer(stage, stage_fates, all_steps, settings.precision),
             settings.jit_compile,
         )
         model.fit(
-            training,
-            initial_epoch=first_epoch,
-            epochs=last_epoch,
+            batches.training_batches(model, seed=settings.seed, first_step=epochs.start * steps, epochs=epochs.stop),
+            initial_epoch=epochs.start,
+            epochs=epochs.stop,
             steps_per_epoch=steps,
             validation_data=validation,
             class_weight=settings.class_weight,
@@ -187,22 +214,22 @@ def _run_stage(
             shuffle=False,  # the batches come shuffled, by a rule that a later run can repeat
             verbose=0,
         )
-    found = audit(model, stage, stage_fates, before)
-    if stage.safeguard and splits.validation:
-        found = dataclasses.replace(found, interpolation=safeguard(model, splits, before))
+        found = audit(model, stage, stage_fates, before)
+        if stage.safeguard and splits.validation:
+            found = dataclasses.replace(found, interpolation=safeguard(model, batches, before))
     if stage.safeguard and settings.verbose:
         print(found.interpolation or "safeguard: no validation split to go by, so the stage is kept whole")
     seconds = time.perf_counter() - started
-    epochs = sum(row["stage"] == stage.name for row in history.rows)
+    done = sum(row["stage"] == stage.name for row in history.rows)
     cost = StageCost(
         name=stage.name,
-        epochs=epochs,
+        epochs=done,
         seconds=seconds,
-        examples_per_second=epochs * len(splits.train) / seconds,
+        examples_per_second=done * len(splits.train) / seconds,
         trainable_parameters=sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),
-        steps=epochs * steps,
+        steps=done * steps,
     )
-    return found, cost
+    return found, cost, batches
 
 
 def prepare(model: keras.Model, stage: Stage, stage_fates: Sequence[Fate], settings: _Settings) -> Sequence[Fate]:

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 
 from keras_transfer.backbones.blocks import blocks
-from keras_transfer.data.splits import Splits
+from keras_transfer.backbones.cut import InputsOf
+from keras_transfer.data.splits import Batches
 from keras_transfer.errors import explain
 
 # More examples than this say no more about a linear head, and make the solution slow.
@@ -18,7 +19,7 @@ MOST_TO_CHOOSE_ON, PARTS = 2_000, 4
 
 
 def start_from_probe(
-    model: keras.Model, splits: Splits, *, seed: int, class_weight: Mapping[int, float] | None = None
+    model: keras.Model, splits: Batches, *, seed: int, class_weight: Mapping[int, float] | None = None
 ) -> None:
     """Puts logistic regression on the frozen features into the head.
 
@@ -41,7 +42,7 @@ def start_from_probe(
 
     dense = linear_head(model)
     batches = splits.evaluation_batches(splits.train, model, in_order=False)
-    features = np.asarray(keras.Model(model.input, dense.input).predict(batches, verbose=0), "float64")
+    features = np.asarray(InputsOf(model, dense).predict(batches, verbose=0), "float64")
     labels = splits.train.labels[splits.evaluation_order(splits.train, model)]
     if len(labels) > MOST_EXAMPLES:
         chosen = _some(labels, MOST_EXAMPLES, seed)

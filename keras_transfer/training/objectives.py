@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_transfer.builders.outputs import check_classes, compile_as_classifier, gives_logits
-from keras_transfer.data.splits import Split, Splits
+from keras_transfer.data.splits import Batches, Split, Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.evaluation.cost import Cost
 from keras_transfer.evaluation.language_report import LanguageReport
@@ -31,7 +31,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def report(
-        self, model: keras.Model, splits: Splits, split: Split, cost: Cost | None
+        self, model: keras.Model, splits: Batches, split: Split, cost: Cost | None
     ) -> tuple[Report | LanguageReport, np.ndarray | None]:
         """The report on one split, and the class probabilities that it was made from, where there are any."""
 
@@ -105,7 +105,8 @@ class NextToken(Objective):
         # The same layers under another model: how the user's own is compiled, optimizer and all, is left alone.
         measured = keras.Model(model.input, model.output)
         self.compile(measured, keras.optimizers.SGD(), "auto")
-        found = measured.evaluate(splits.evaluation_batches(split, model, in_order=False), verbose=0, return_dict=True)
+        batches = splits.whole.evaluation_batches(split, model, in_order=False)
+        found = measured.evaluate(batches, verbose=0, return_dict=True)
         return LanguageReport(split.name, found["cross_entropy"], found["accuracy"], len(split), cost), None
 
 

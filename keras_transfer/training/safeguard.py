@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_transfer import state
 from keras_transfer.backbones import hub
-from keras_transfer.data.splits import Splits
+from keras_transfer.data.splits import Batches
 from keras_transfer.evaluation.formatting import percent
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -44,7 +44,7 @@ class Interpolation:
         return f"safeguard: {self.share:.2f} of the way was kept; validation loss (accuracy) along it: {path}"
 
 
-def safeguard(model: keras.Model, splits: Splits, before: Sequence[np.ndarray]) -> Interpolation:
+def safeguard(model: keras.Model, splits: Batches, before: Sequence[np.ndarray]) -> Interpolation:
     """Puts the model between what it was before a stage and what it is, where validation likes it best.
 
     Between a linear probe and the weights that were fine-tuned from it the loss has no barrier, and somewhere in
@@ -90,7 +90,7 @@ def _way(model: keras.Model, before: Sequence[np.ndarray]) -> Way:
     ]
 
 
-def _measure(model: keras.Model, splits: Splits, way: Way, share: float) -> Point:
+def _measure(model: keras.Model, splits: Batches, way: Way, share: float) -> Point:
     _move(way, share)
     batches = splits.evaluation_batches(splits.validation, model, in_order=False)
     with hub.taking_packed_inputs(model):

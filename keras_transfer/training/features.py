@@ -1,0 +1,361 @@
+"""Frozen work done once: what lies below the cut is computed for every example, kept, and trained on."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import keras
+import numpy as np
+
+import keras_transfer
+from keras_transfer.backbones.cut import INPUTS, KEPT, Below, Cut, NotCutError, deepest_cut
+from keras_transfer.data.splits import Batches, Split, Splits
+from keras_transfer.errors import explain, nearest
+from keras_transfer.training import feature_store
+from keras_transfer.training.feature_store import Rows
+
+if TYPE_CHECKING:
+    from keras_transfer.data.pipeline import Dataset
+
+Cache = Literal["auto", "off", "memory", "disk"]
+CACHES = ("auto", "off", "memory", "disk")
+# Features that are larger than this many times the input cost more to read than to compute, mostly.
+_LARGEST = 8
+# No more than this share of what is free is taken, of the disk and of the memory.
+_SHARE = 0.5
+_BATCH = 32
+# How many augmented versions of each example are kept where nobody says.
+VIEWS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Keeping:
+    """How features are kept.
+
+    Attributes:
+        cache: `"auto"`, `"off"`, `"memory"` or `"disk"`.
+        views: how many augmented versions of each example are kept; 0 is the example as it is.
+        folder: where on disk.
+    """
+
+    cache: Cache = "auto"
+    views: int | None = None
+    folder: pathlib.Path = dataclasses.field(default_factory=feature_store.default_folder)
+
+    def __post_init__(self) -> None:
+        if self.cache not in CACHES:
+            raise ValueError(
+                explain(
+                    "`cache` names no way to keep features.",
+                    given=repr(self.cache),
+                    nearest=nearest(str(self.cache), CACHES),
+                    expected=", ".join(map(repr, CACHES)),
+                )
+            )
+        if self.views is not None and (not isinstance(self.views, int) or self.views < 0):
+            raise ValueError(
+                explain(
+                    "`cache_views` is no number of versions.",
+                    given=repr(self.views),
+                    expected="0, for pictures as they are, or how many augmented versions of each to keep",
+                )
+            )
+
+
+class Features(Batches):
+    """Data of which a model's frozen part has been computed: x is what was kept of each example.
+
+    It stands where `Splits` do, for a model that is in its `in_use`.
+
+    Attributes:
+        cut: where the model is cut.
+    """
+
+    def __init__(self, splits: Splits, model: keras.Model, cut: Cut, store: "_Store", views: Sequence[int | None]):
+        self._splits, self._model, self._store, self._views = splits, model, store, tuple(views)
+        self.cut = cut
+        self.train, self.validation, self.test = splits.train, splits.validation, splits.test
+        self.classes = splits.classes
+
+    @property
+    def whole(self) -> Splits:
+        return self._splits
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        with self.cut.taken():
+            yield
+
+    def training_batches(
+        self, model: Any, *, seed: int | None = None, first_step: int = 0, epochs: int | None = None
+    ) -> "Dataset":
+        from keras_transfer.data import pipeline
+
+        rows_of_step = self._splits.rows_of_step(model, seed=seed)
+        steps = self._splits.steps_per_epoch(model)
+        last_step = None if epochs is None else max(first_step, epochs * steps)
+        count = len(self._views)
+        numbers = {epoch % count for epoch in (range(first_step // steps, epochs) if epochs else range(count))}
+        views = {number: self._batch_of(self.train, self._views[number]) for number in numbers}
+
+        def batch(step: int) -> tuple:
+            epoch, rows = rows_of_step(step)
+            return views[epoch % count](rows)
+
+        return pipeline.computed_batches(batch, example=batch(first_step), first_step=first_step, last_step=last_step)
+
+    def evaluation_batches(self, split: Split, model: Any, *, in_order: bool = True) -> "Dataset":
+        from keras_transfer.data import pipeline
+
+        order = self.evaluation_order(split, model)
+        order, size = np.arange(len(order)) if in_order else order, self._splits.batch_size
+        batch_of = self._batch_of(split, None)
+
+        def batch(step: int) -> tuple:
+            return batch_of(order[step * size : (step + 1) * size])
+
+        return pipeline.computed_batches(batch, example=batch(0), last_step=-(-len(order) // size))
+
+    def evaluation_order(self, split: Split, model: Any) -> np.ndarray:
+        return self._splits.evaluation_order(split, model)
+
+    def _batch_of(self, split: Split, view: int | None) -> Callable[[np.ndarray], tuple]:
+        """From the numbers of examples to their batch."""
+        kept = self._store.rows(split, view)
+        # Features are computed in the order of evaluation: where in it each example stands.
+        places = np.argsort(self.evaluation_order(split, self._model), kind="stable")
+
+        def batch(rows: np.ndarray) -> tuple:
+            x, *targets = self._splits.without_pictures(split, self._model, rows)
+            given = {KEPT: {str(number): tensor for number, tensor in enumerate(kept.take(places[rows]))}}
+            if self.cut.reads:
+                given[INPUTS] = {name: x[name] for name in self.cut.reads}
+            return given, *targets
+
+        return batch
+
+
+class _Store:
+    """The features of some data below one cut: found, or computed and kept."""
+
+    def __init__(self, splits: Splits, model: keras.Model, cut: Cut, *, seed: int, folder: pathlib.Path | None):
+        self._splits, self._model, self._seed = splits, model, seed
+        self.cut, self.folder = cut, folder
+        self._rows: dict[tuple[str, int | None], Rows] = {}
+        self.computed = 0
+        self.seconds = 0.0
+
+    def rows(self, split: Split, view: int | None) -> Rows:
+        if (split.name, view) not in self._rows:
+            self._rows[split.name, view] = self._found_or_computed(split, view)
+        return self._rows[split.name, view]
+
+    def has(self, split: Split, view: int | None) -> bool:
+        """Whether the features of a split are there already."""
+        facts = self._facts(split, view)
+        return self.folder is not None and facts is not None and feature_store.has(self.folder, facts)
+
+    def _found_or_computed(self, split: Split, view: int | None) -> Rows:
+        if self.folder is None:
+            return feature_store.InMemory(self._computed(split, view))
+        shown = "as they are" if view is None else f"as in epoch {view + 1}"
+        words = f"{self._model.name}, {len(self.cut.layers)} layers: {split.name}, {shown}"
+        return feature_store.kept(
+            self.folder, self._facts(split, view), lambda: self._computed(split, view), words=words
+        )
+
+    def _facts(self, split: Split, view: int | None) -> dict[str, Any] | None:
+        data = self._splits.view_identity(split, self._model, epoch=view, seed=self._seed)
+        if data is None:
+            return None
+        return {
+            "below": self.cut.signature,
+            "data": data,
+            "keras_transfer": keras_transfer.__version__,
+            "keras": keras.__version__,
+            "backend": keras.backend.backend(),
+            "platform": _platform(),
+        }
+
+    def _computed(self, split: Split, view: int | None) -> Iterator[list[np.ndarray]]:
+        started = time.perf_counter()
+        below = Below(self.cut)
+        for x in self._splits.view(split, self._model, epoch=view, seed=self._seed, batch_size=_BATCH):
+            x = keras.tree.map_structure(np.asarray, x)
+            count = len(keras.tree.flatten(x)[0])
+            # The last batch is filled up, so that there is one shape to compile for.
+            x = keras.tree.map_structure(lambda array, short=_BATCH - count: _repeated(array, short), x)
+            made = keras.tree.flatten(below.predict_on_batch(x))
+            self.computed += count
+            yield [np.asarray(tensor)[:count] for tensor in made]
+        self.seconds += time.perf_counter() - started
+
+
+def _repeated(array: np.ndarray, times: int) -> np.ndarray:
+    """The array with its last row repeated."""
+    return np.concatenate([array, np.repeat(array[-1:], times, axis=0)]) if times else array
+
+
+def features(
+    model: keras.Model, splits: Splits, keeping: Keeping, *, epochs: range, seed: int, verbose: bool
+) -> Features | None:
+    """What is kept of the data below the model's cut, for the epochs of a stage; `None` where nothing is to be kept.
+
+    Args:
+        model: as the stage trains it.
+        splits: the data.
+        keeping: how.
+        epochs: those of the stage, counted over the plan from 0.
+        seed: of the augmentation.
+        verbose: whether to say what is kept and why, or why not.
+
+    Raises:
+        ValueError: features are asked for, and the model or the data do not allow it.
+    """
+    if keeping.cache == "off":
+        return None
+    outcome = _decided(model, splits, keeping, epochs=epochs, seed=seed)
+    if isinstance(outcome, _Not):
+        if keeping.cache != "auto":
+            raise ValueError(
+                explain(
+                    "The features of this stage cannot be kept.",
+                    given=f"cache={keeping.cache!r}",
+                    expected=outcome.expected,
+                    to_mend='cache="auto", which keeps them where that can be done and pays',
+                )
+            )
+        if verbose:
+            print(f"features: not kept, {outcome.why}")
+        return None
+    found, said = outcome
+    if verbose:
+        print(said)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Not:
+    """Why features are not kept, and what would have to be so."""
+
+    why: str
+    expected: str
+
+
+def _decided(
+    model: keras.Model, splits: Splits, keeping: Keeping, *, epochs: range, seed: int
+) -> "tuple[Features, str] | _Not":
+    cut = deepest_cut(model)
+    if cut is None or not cut.works:
+        return _Not("nothing that takes work lies below what trains", "frozen layers below the lowest that trains")
+    views = _views(splits, keeping)
+    needed = list(dict.fromkeys(views[epoch % len(views)] for epoch in epochs))
+    identified = splits.view_identity(splits.train, model, epoch=needed[0], seed=seed) is not None
+    if keeping.cache == "disk" and not identified:
+        return _Not("", "data that can be told from others, which a function as `augment` cannot; or cache='memory'")
+    store = _Store(splits, model, cut, seed=seed, folder=None if keeping.cache == "memory" else keeping.folder)
+    wanted = [(splits.train, view) for view in needed] + [(split, None) for split in splits.all[1:]]
+    passes = f"{len(needed)} {'pass' if len(needed) == 1 else 'passes'} over train instead of {len(epochs)}"
+    if identified and not cut.is_inside_a_layer and all(store.has(split, view) for split, view in wanted):
+        return Features(splits, model, cut, store, views), f"features: found in {keeping.folder}, none computed"
+    if keeping.cache == "auto" and len(needed) >= len(epochs):
+        return _Not(f"{passes} saves nothing", "more epochs")
+
+    tried = _tried(model, cut, splits)
+    if tried is None:
+        return _Not("the model does not come to the same when it is run in two parts", "a model that can be cut")
+    store.cut, size = tried
+    total = size * sum(_count(splits, split, model) for split, _ in wanted)
+    if keeping.cache == "auto":
+        largest = _LARGEST * _input_size(splits, model)
+        if size > largest:
+            return _Not(f"{size / 1e6:.1f} MB an example, more than {largest / 1e6:.1f}, cost more to read", "")
+        if not identified or total > _SHARE * _free_disk(keeping.folder):
+            store.folder = None
+            if total > _SHARE * _free_memory():
+                return _Not(f"{total / 1e9:.1f} GB are more than half of what is free", "")
+    place = "memory" if store.folder is None else str(store.folder)
+    said = f"features: {store.cut}; {passes}, {total / 1e6:.1f} MB in {place}"
+    return Features(splits, model, store.cut, store, views), said
+
+
+def _views(splits: Splits, keeping: Keeping) -> tuple[int | None, ...]:
+    """The versions of each training example that the epochs take in turn: `None` is the example as it is."""
+    if not splits.augments:
+        return (None,)
+    views = VIEWS if keeping.views is None else keeping.views
+    return tuple(range(views)) or (None,)
+
+
+def _tried(model: keras.Model, cut: Cut, splits: Splits) -> tuple[Cut, int] | None:
+    """The cut, or a lower one, at which the model comes to the same in two parts as in one, and the bytes that an
+    example takes there."""
+    x = _some_inputs(splits, model)
+    whole = keras.tree.flatten(model(x, training=False))
+    for candidate in (cut, deepest_cut(model, inside_layers=False)):
+        if candidate is None or not candidate.works:
+            continue
+        try:
+            kept = candidate.below(x)
+            parts = candidate.above(kept, {name: x[name] for name in candidate.reads}, training=False)
+        except NotCutError:
+            continue
+        if all(map(_alike, whole, keras.tree.flatten(parts))):
+            return candidate, sum(_storage(tensor) for tensor in kept) // len(kept[0])
+    return None
+
+
+def _alike(one: Any, other: Any) -> bool:
+    one, other = (keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32")) for tensor in (one, other))
+    return one.shape == other.shape and np.allclose(one, other, rtol=1e-3, atol=1e-3 * max(1.0, np.abs(one).max()))
+
+
+def _storage(tensor: Any) -> int:
+    """How many bytes are kept of a tensor."""
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return int(np.prod(tensor.shape)) * np.dtype("float32" if dtype == "bfloat16" else dtype).itemsize
+
+
+def _some_inputs(splits: Splits, model: keras.Model, count: int = 2) -> Any:
+    """A few examples as the model takes them."""
+    split = splits.train
+    rows = np.linspace(0, _count(splits, split, model) - 1, count).astype(int)
+    x = splits.without_pictures(split, model, rows)[0]
+    return splits.peek(split, rows, model) if x is None else x
+
+
+def _input_size(splits: Splits, model: keras.Model) -> int:
+    """The bytes of one example as the model takes it."""
+    x = keras.tree.flatten(_some_inputs(splits, model))
+    return sum(array.nbytes for array in x) // len(x[0])
+
+
+def _count(splits: Splits, split: Split, model: keras.Model) -> int:
+    return len(splits.evaluation_order(split, model))
+
+
+def _free_disk(folder: pathlib.Path) -> int:
+    """Bytes that are free where a folder is or would be; 0 where it cannot be written to."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free if os.access(there, os.W_OK) else 0
+
+
+def _free_memory() -> int:
+    """Bytes of memory that nobody uses, as far as the system says: else half of all."""
+    if "SC_AVPHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _platform() -> str:
+    """The kind of device that computes: each rounds in its own way."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return f"jax {jax.__version__} on {jax.default_backend()}"
+    return f"{keras.backend.backend()} on {'GPU' if keras.distribution.list_devices('gpu') else 'CPU'}"
