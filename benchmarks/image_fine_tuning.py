@@ -46,6 +46,7 @@ def main() -> None:
 def lend_weights(shared: pathlib.Path, keras_home: pathlib.Path) -> None:
     """Points Keras at the shared weights through a folder that it may write to; before Keras is imported."""
     os.environ["KERAS_HOME"] = str(keras_home)
+    keras_home.mkdir(parents=True, exist_ok=True)
     (keras_home / "models").symlink_to((shared / "keras_home" / "models").resolve())
 
 

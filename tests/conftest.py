@@ -26,7 +26,15 @@ def _lend_keras_home() -> None:
     os.environ["KERAS_HOME"] = str(home)
 
 
+def _keep_features_apart() -> None:
+    """What `fit` keeps of frozen bodies goes to a scratch folder, and not among the user's."""
+    folder = tempfile.mkdtemp(prefix="features_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["KERAS_TRANSFER_CACHE"] = folder
+
+
 _lend_keras_home()
+_keep_features_apart()
 
 import keras  # noqa: E402
 import pytest  # noqa: E402

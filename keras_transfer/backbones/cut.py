@@ -175,7 +175,10 @@ class Cut:
     def above(self, kept: Sequence[Any], inputs: Mapping[str, Any], training: bool | None) -> Any:
         """The model's outputs, from what was kept of a batch and the inputs that it `reads`."""
         values = self._numbered(inputs)
-        values |= {number: value for number, value in zip(self._kept, kept, strict=True)}
+        for number, shape, value in zip(self._kept, self.shapes, kept, strict=True):
+            # Batches come without the sides that layers are made for.
+            sides = [keras.ops.shape(value)[axis] if side is None else side for axis, side in enumerate(shape)]
+            values[number] = keras.ops.reshape(value, sides)
         calls, _ = self._traced(self._flat.outputs, self._kept)
         self._run(calls, values, wanted=self._flat.outputs, training=training)
         outputs = [values[number] for number in self._flat.outputs]
@@ -338,10 +341,9 @@ def _calls(flat: Flat) -> list[Call]:
 
 def _split(flat: Flat, call: Call, frozen: Sequence[Part]) -> _Split | None:
     made = frozen[-1].outputs[0]
-    like = [number for number in call.inputs if flat.shapes.get(number, made) == flat.shapes[made]]
-    if not like:
-        return None
-    return _Split(tuple(part.operation for part in frozen), made, like[0])
+    reads = zip(call.inputs, call.step.inputs, strict=True)
+    stands_in = next((number for number, tensor in reads if tuple(tensor.shape) == flat.shapes[made]), None)
+    return None if stands_in is None else _Split(tuple(part.operation for part in frozen), made, stands_in)
 
 
 def _is_pure(part: Part) -> bool:

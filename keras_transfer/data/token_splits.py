@@ -137,11 +137,15 @@ class TokenSplits(Splits):
         from keras_transfer.data import pipeline
 
         del epoch, seed  # nothing is augmented
-        batch = self._batches(split, model, self.evaluation_order(split, model), batch_size or self.batch_size)
-        count = len(self.packed(split, model))
-        return pipeline.computed_batches(
-            lambda step: batch(step)[0], example=batch(0)[0], last_step=-(-count // (batch_size or self.batch_size))
-        )
+        order, size = self.evaluation_order(split, model), batch_size or self.batch_size
+        # Rows of one length together: each is as long as it would be among its like, wherever it is needed.
+        ends = np.flatnonzero(np.diff(self._padded(self.packed(split, model))[order])) + 1
+        batches = [rows[start : start + size] for rows in np.split(order, ends) for start in range(0, len(rows), size)]
+
+        def batch(step: int) -> dict[str, np.ndarray]:
+            return self.without_pictures(split, model, batches[step])[0]
+
+        return pipeline.computed_batches(batch, example=batch(0), last_step=len(batches))
 
     def view_identity(
         self, split: Split, model: keras.Model, *, epoch: int | None, seed: int | None = None

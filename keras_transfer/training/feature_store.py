@@ -167,7 +167,10 @@ def _read_row(file: int, run: _Run, row: int) -> list[np.ndarray]:
     tensors = []
     for shape, dtype, offset in zip(run.shapes, run.dtypes, run.offsets, strict=True):
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        tensors.append(np.frombuffer(os.pread(file, size, offset + row * size), dtype).reshape(shape))
+        content = os.pread(file, size, offset + row * size)
+        if len(content) < size:
+            raise CorruptError(f"{run.file} ends before example {run.first + row}: it was changed while it was in use")
+        tensors.append(np.frombuffer(content, dtype).reshape(shape))
     return tensors
 
 

@@ -48,11 +48,11 @@ def start_from_probe(
         chosen = _some(labels, MOST_EXAMPLES, seed)
         features, labels = features[chosen], labels[chosen]
     scale = np.sqrt(np.mean(features**2)) or 1.0
-    features = features / scale
+    features, directions = _rotated(features / scale)
     weights = dict(class_weight) if class_weight else None
     strength = _strength(features, labels, weights, seed)
     solved = LogisticRegression(C=strength, max_iter=1000, class_weight=weights).fit(features, labels)
-    kernel, bias = solved.coef_.T / scale, solved.intercept_
+    kernel, bias = directions @ solved.coef_.T / scale, solved.intercept_
     if len(solved.classes_) == 2:  # one row, the log odds of the second class: half to each side
         kernel, bias = np.hstack([-kernel, kernel]) / 2, np.hstack([-bias, bias]) / 2
     dense.kernel.assign(kernel.astype("float32"))
@@ -71,6 +71,26 @@ def _some(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     drawn = np.random.default_rng(seed).permutation(len(labels))
     _, first = np.unique(labels[drawn], return_index=True)
     return drawn[np.concatenate([first, np.setdiff1d(np.arange(len(drawn)), first)])[:count]]
+
+
+def _rotated(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same examples in as many directions as they span, and those directions, as the columns of a matrix.
+
+    The kernel of a head that is drawn towards zero is a sum of the examples' features, so nothing is lost; with fewer
+    examples than features, which is what transfer is about, the problem becomes several times smaller.
+
+    Example:
+
+    >>> features = np.array([[3.0, 0.0, 4.0]])
+    >>> rotated, directions = _rotated(features)
+    >>> rotated.shape, bool(np.allclose(rotated @ directions.T, features))
+    ((1, 1), True)
+    """
+    examples, width = features.shape
+    if examples >= width:
+        return features, np.eye(width)
+    directions, triangle = np.linalg.qr(features.T)
+    return triangle.T, directions
 
 
 def _strength(features: np.ndarray, labels: np.ndarray, weights: dict[int, float] | None, seed: int) -> float:

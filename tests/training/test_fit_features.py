@@ -1,0 +1,324 @@
+"""Frozen work done once comes to the same as frozen work done in every epoch."""
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+from adapters import families
+from bodies import classifier, dark_and_light, pictures
+from vocabularies import byte_pairs, word_pieces
+
+import keras_transfer as kt
+from keras_transfer import state
+from keras_transfer.training import cache, features
+
+pytestmark = pytest.mark.both_backends
+
+# Features come out of other batches than the model's own, and each rounds in its way.
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Where features are kept in a test: nothing is there before it."""
+    monkeypatch.setenv("KERAS_TRANSFER_CACHE", str(tmp_path / "features"))
+    return tmp_path / "features"
+
+
+def _stages(*names, **options):
+    return kt.Plan([kt.Stage(name, 3, **{"learning_rate": 1e-2} | options) for name in names])
+
+
+def _residual():
+    return classifier(dropout=0.4), dark_and_light(30)
+
+
+def _stochastic_depth():
+    """Whole branches drop out, as in EfficientNet."""
+    pixels = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(8, 3, strides=2, name="stem_conv")(pixels)
+    for number in range(3):
+        y = keras.layers.Conv2D(8, 3, padding="same", name=f"block{number}_conv")(x)
+        y = keras.layers.BatchNormalization(name=f"block{number}_bn")(y)
+        y = keras.layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), name=f"block{number}_drop")(y)
+        x = keras.layers.Add(name=f"block{number}_add")([x, y])
+    model = kt.image_classifier(keras.Model(pixels, x), ["dark", "light"], preprocessing="tf")
+    return model, dark_and_light(30)
+
+
+def _vit():
+    body = keras_hub.models.ViTBackbone(
+        image_shape=(16, 16, 3), patch_size=8, num_layers=3, num_heads=2, hidden_dim=8, mlp_dim=16, dropout_rate=0.3
+    )
+    return kt.image_classifier(body, ["dark", "light"], preprocessing="tf", dropout=0.4), dark_and_light(30)
+
+
+def _bert():
+    tokenizer = word_pieces()
+    body = keras_hub.models.BertBackbone(
+        tokenizer.vocabulary_size(), num_layers=3, num_heads=2, hidden_dim=8, intermediate_dim=16, dropout=0.3,
+        max_sequence_length=24,
+    )  # fmt: skip
+    reader = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=24)
+    words = np.array(["good", "bad", "film", "the", "was", "very"])
+    generator = np.random.default_rng(0)
+    texts = [" ".join(words[generator.integers(0, 6, length)]) for length in generator.integers(2, 20, 40)]
+    labels = ["good" if "good" in text else "bad" for text in texts]
+    data = kt.data.texts((texts, labels), batch_size=8, buckets=(8, 16, 24))
+    return kt.text_classifier(body, data.classes, preprocessor=reader, dropout=0.4), data
+
+
+def _gpt2():
+    tokenizer = byte_pairs()
+    body = keras_hub.models.GPT2Backbone(
+        tokenizer.vocabulary_size(), num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32,
+        max_sequence_length=24,
+    )  # fmt: skip
+    reader = keras_hub.models.GPT2CausalLMPreprocessor(tokenizer, sequence_length=24)
+    texts = ["a fine film it was and not a bad one"] * 12
+    return kt.causal_lm(body, preprocessor=reader), kt.data.texts(texts, label=False, batch_size=4)
+
+
+def _trained(make, plan, **options):
+    keras.utils.set_random_seed(0)
+    model, data = make()
+    run = kt.fit(model, data, plan, verbose=False, **options)
+    return state.values(model), run, model
+
+
+def _assert_same(one, other):
+    for value, expected in zip(one[0], other[0], strict=True):
+        np.testing.assert_allclose(value, expected, **TOLERANCE)
+    for row, expected in zip(one[1].history, other[1].history, strict=True):
+        np.testing.assert_allclose(row["loss"], expected["loss"], rtol=1e-4)
+        np.testing.assert_allclose(row["val_loss"], expected["val_loss"], rtol=1e-4)
+    np.testing.assert_allclose(one[1].probabilities, other[1].probabilities, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "way"),
+    [(_residual, "memory"), (_residual, "disk"), (_stochastic_depth, "memory"), (_vit, "memory"), (_bert, "disk")],
+    ids=lambda value: getattr(value, "__name__", value).strip("_"),
+)
+def test_the_weights_are_those_of_training_without(make, way):
+    """Dropout below the cut (silent) and above it (the same, drawn from the same seeds); two cuts in one run."""
+    plan = _stages("head", "top:1")
+    _assert_same(_trained(make, plan, cache=way), _trained(make, plan, cache="off"))
+
+
+def test_lora_on_the_upper_layers_alone():
+    adapters = kt.LoRA(rank=2, targets="transformer_layer_2*", dropout=0.2)
+    plan = kt.Plan([kt.Stage("head", 3, learning_rate=1e-2, adapters=adapters)])
+    once, always = _trained(_bert, plan, cache="memory"), _trained(_bert, plan, cache="off")
+    _assert_same(once, always)
+    assert any("lora_b" in identity.path and np.any(value) for identity, value in zip(
+        state.identities(once[2]), once[0], strict=True))  # fmt: skip
+
+
+def test_batch_norm_that_adapts_above_the_cut_has_the_same_statistics():
+    plan = _stages("top:1", batch_norm="adapt")
+    _assert_same(_trained(_residual, plan, cache="memory"), _trained(_residual, plan, cache="off"))
+
+
+def test_the_probe_and_the_safeguard_go_by_features_as_well():
+    plan = _stages("head", start="probe", safeguard=True)
+    once, always = _trained(_residual, plan, cache="memory"), _trained(_residual, plan, cache="off")
+    _assert_same(once, always)
+    shares = [run.audits[0].interpolation.share for _, run, _ in (once, always)]
+    np.testing.assert_allclose(*shares, rtol=1e-3)
+
+
+def _augmented():
+    return classifier(dropout=0.4), dark_and_light(30, augment="strong")
+
+
+def test_with_a_version_for_every_epoch_augmentation_is_what_it_is_without():
+    plan = _stages("head", "top:1")
+    _assert_same(_trained(_augmented, plan, cache="memory", cache_views=6), _trained(_augmented, plan, cache="off"))
+
+
+def test_with_two_versions_the_epochs_take_them_in_turn(monkeypatch):
+    taken = []
+    rows = features._Store.rows
+    monkeypatch.setattr(features._Store, "rows", lambda self, *of: taken.append((of[0].name, of[1])) or rows(self, *of))
+    _trained(_augmented, _stages("head"), cache="memory", cache_views=2)
+    assert [view for name, view in taken if name == "train"] == [0, 1]
+
+
+def test_with_no_versions_pictures_are_as_they_are():
+    once = _trained(_augmented, _stages("head"), cache="memory", cache_views=0)
+    _assert_same(once, _trained(_residual, _stages("head"), cache="off"))
+
+
+def _computed(monkeypatch):
+    """The splits whose features are computed from now on."""
+    found = []
+    compute = features._Store._computed
+    monkeypatch.setattr(
+        features._Store, "_computed", lambda self, *of: found.append((of[0].name, of[1])) or compute(self, *of)
+    )
+    return found
+
+
+def test_another_head_another_plan_and_another_run_use_what_is_there(monkeypatch):
+    found = _computed(monkeypatch)
+    first = _trained(_residual, _stages("head"), cache="disk")
+    assert sorted(found) == [("train", None), ("validation", None)]
+    again = _trained(_residual, _stages("head"), cache="disk")
+    for value, expected in zip(again[0], first[0], strict=True):
+        np.testing.assert_array_equal(value, expected)
+    _trained(_residual, _stages("head", learning_rate=1e-3, weight_decay=0.1), cache="disk")
+    _trained(lambda: (classifier(dropout=0.0), dark_and_light(30, batch_size=4)), _stages("head"), cache="disk")
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("change", ["data", "body", "size", "seed of augmentation", "augmentation", "cut"])
+def test_whatever_the_features_follow_from_makes_others(monkeypatch, change):
+    found = _computed(monkeypatch)
+
+    def make(seed=0, count=30, augment="strong"):
+        keras.utils.set_random_seed(seed)
+        return classifier(), dark_and_light(count, augment=augment)
+
+    _trained(make, _stages("head"), cache="disk", cache_views=1)
+    found.clear()
+    changed = {
+        "data": lambda: _trained(lambda: make(count=28), _stages("head"), cache="disk", cache_views=1),
+        "body": lambda: _trained(lambda: make(seed=1), _stages("head"), cache="disk", cache_views=1),
+        "size": lambda: _trained(lambda: make(count=34), _stages("head"), cache="disk", cache_views=1),
+        "seed of augmentation": lambda: _trained(make, _stages("head"), cache="disk", cache_views=1, seed=1),
+        "augmentation": lambda: _trained(lambda: make(augment="light"), _stages("head"), cache="disk", cache_views=1),
+        "cut": lambda: _trained(make, _stages("top:1"), cache="disk", cache_views=1),
+    }
+    changed[change]()
+    assert ("train", 0) in found
+
+
+def test_auto_keeps_what_pays_and_says_so(capsys, folder):
+    model, data = _residual()
+    kt.fit(model, data, _stages("head"))
+    said = capsys.readouterr().out
+    assert "features: 8 numbers an example, from" in said
+    assert f"1 pass over train instead of 3, 0.0 MB in {folder}" in said
+    assert len(cache.entries()) == 2
+
+
+@pytest.mark.parametrize(
+    ("plan", "why"),
+    [
+        (kt.Plan([kt.Stage("head", 1)]), "1 pass over train instead of 1 saves nothing"),
+        (kt.Plan([kt.Stage("all", 2)]), "nothing that takes work lies below what trains"),
+    ],
+)
+def test_auto_keeps_nothing_where_it_does_not_pay_and_says_so(capsys, plan, why):
+    model, data = _residual()
+    kt.fit(model, data, plan)
+    assert f"features: not kept, {why}" in capsys.readouterr().out
+    assert not cache.entries()
+
+
+def test_auto_goes_to_memory_where_the_disk_is_too_full_and_nowhere_where_both_are(capsys, monkeypatch, folder):
+    monkeypatch.setattr(features, "_free_disk", lambda _: 100)
+    model, data = _residual()
+    kt.fit(model, data, _stages("head"))
+    assert "in memory" in capsys.readouterr().out
+    monkeypatch.setattr(features, "_free_memory", lambda: 100)
+    model, data = _residual()
+    kt.fit(model, data, _stages("head"))
+    assert "not kept, 0.0 GB are more than half of what is free" in capsys.readouterr().out
+    assert not folder.exists()
+
+
+def test_features_much_larger_than_pictures_are_not_kept_unasked(capsys, monkeypatch):
+    monkeypatch.setattr(features, "_LARGEST", 0.001)
+    model, data = _residual()
+    kt.fit(model, data, _stages("head"))
+    assert "cost more to read" in capsys.readouterr().out
+
+
+def test_a_function_that_augments_cannot_be_told_from_others_so_it_is_not_kept_on_disk(folder):
+    def darker(picture, seed):
+        del seed
+        return picture * 0.5
+
+    def make():
+        return classifier(), dark_and_light(30, augment=darker)
+
+    _assert_same(_trained(make, _stages("head"), cache_views=3), _trained(make, _stages("head"), cache="off"))
+    assert not [entry for entry in cache.entries() if "train" in entry.of]
+    with pytest.raises(ValueError, match="a function as `augment`"):
+        _trained(make, _stages("head"), cache="disk")
+
+
+def test_asked_for_and_impossible_is_an_error():
+    model, data = _residual()
+    with pytest.raises(ValueError, match="frozen layers below the lowest that trains"):
+        kt.fit(model, data, kt.Plan([kt.Stage("all", 2)]), cache="disk", verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"cache": "disc"}, "nearest: *disk"), ({"cache_views": -1}, "no number of versions")]
+)
+def test_a_wrong_argument_is_refused_before_anything_is_trained(options, message):
+    model, data = _residual()
+    before = state.values(model)
+    with pytest.raises(ValueError, match=message):
+        kt.fit(model, data, _stages("head"), verbose=False, **options)
+    for value, expected in zip(state.values(model), before, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_a_callback_sees_one_whole_model_all_the_time():
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((self.model, self.model.predict(pictures(), verbose=0)))
+
+    model, data = _residual()
+    kt.fit(model, data, _stages("head"), cache="memory", callbacks=[Look()], verbose=False)
+    assert [found is model for found, _ in seen] == [True] * 3
+    np.testing.assert_allclose(seen[-1][1], model.predict(pictures(), verbose=0), atol=1e-6)
+
+
+def test_half_precision_has_features_of_its_own_and_is_reported_in_full(monkeypatch):
+    found = _computed(monkeypatch)
+    _trained(_residual, _stages("head"), cache="disk")
+    once = _trained(_residual, _stages("head"), cache="disk", precision="mixed_bfloat16")
+    assert sorted(name for name, _ in found) == ["train", "train", "validation", "validation"]
+    always = _trained(_residual, _stages("head"), cache="off", precision="mixed_bfloat16")
+    for value, expected in zip(once[0], always[0], strict=True):
+        np.testing.assert_allclose(value, expected, rtol=0.02, atol=0.02)
+
+
+def test_the_model_is_whole_again_even_after_an_error():
+    class Fail(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise RuntimeError("enough")
+
+    model, data = _residual()
+    with pytest.raises(RuntimeError, match="enough"):
+        kt.fit(model, data, _stages("head"), cache="memory", callbacks=[Fail()], verbose=False)
+    assert "call" not in vars(model)
+    assert model.predict(pictures(), verbose=0).shape == (4, 2)
+
+
+def test_a_language_model_trains_on_features():
+    """Windows of a text, targets and weights beside x."""
+    plan = kt.Plan([kt.Stage("transformer_layer_1", 3, learning_rate=1e-2)])
+    once, always = _trained(_gpt2, plan, cache="memory"), _trained(_gpt2, plan, cache="off")
+    for value, expected in zip(once[0], always[0], strict=True):
+        np.testing.assert_allclose(value, expected, **TOLERANCE)
+
+
+def test_a_cut_that_does_not_come_to_the_same_is_not_used(monkeypatch, capsys):
+    """DeiT's encoder hides how it calls its layers; were it to do more than hand on, the trial would show it."""
+    body = families.deit()
+    model = kt.image_classifier(body, ["dark", "light"], preprocessing="tf")
+    resume = features.Cut.above
+    monkeypatch.setattr(
+        features.Cut, "above",
+        lambda self, *of, **how: resume(self, *of, **how) + (0.5 if self.is_inside_a_layer else 0.0),
+    )  # fmt: skip
+    kt.fit(model, dark_and_light(16), _stages("top:1"), cache="memory")
+    assert "5 x 8 numbers an example" not in capsys.readouterr().out
