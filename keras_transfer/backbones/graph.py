@@ -145,8 +145,8 @@ class Call:
         """What it makes of the values of its inputs, as a functional model would call it; by number, like those."""
         known = {id(tensor): values[number] for tensor, number in zip(self.step.inputs, self.inputs, strict=True)}
         args, kwargs = self.step.arguments(known)
-        if training is not None and "training" in kwargs:  # a functional model overrides what the graph was made with
-            kwargs["training"] = training
+        if training is not None and isinstance(self.step.operation, keras.Layer):
+            kwargs["training"] = training  # in place of what the graph was made with, if anything
         made = keras.tree.flatten(self.step.operation(*args, **kwargs))
         return dict(zip(self.outputs, made, strict=True))
 

@@ -29,8 +29,6 @@ _LARGEST = 8
 # No more than this share of what is free is taken, of the disk and of the memory.
 _SHARE = 0.5
 _BATCH = 32
-# How many augmented versions of each example are kept where nobody says.
-VIEWS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Keeping:
 
     Attributes:
         cache: `"auto"`, `"off"`, `"memory"` or `"disk"`.
-        views: how many augmented versions of each example are kept; 0 is the example as it is.
+        views: how many augmented versions of each example are kept; 0, and where nobody says, the example as it is.
         folder: where on disk.
     """
 
@@ -262,7 +260,7 @@ def _decided(
     wanted = [(splits.train, view) for view in needed] + [(split, None) for split in splits.all[1:]]
     passes = f"{len(needed)} {'pass' if len(needed) == 1 else 'passes'} over train instead of {len(epochs)}"
     if identified and not cut.is_inside_a_layer and all(store.has(split, view) for split, view in wanted):
-        return Features(splits, model, cut, store, views), f"features: found in {keeping.folder}, none computed"
+        return Features(splits, model, cut, store, views), _found(splits, keeping, views)
     if keeping.cache == "auto" and len(needed) >= len(epochs):
         return _Not(f"{passes} saves nothing", "more epochs")
 
@@ -280,15 +278,26 @@ def _decided(
             if total > _SHARE * _free_memory():
                 return _Not(f"{total / 1e9:.1f} GB are more than half of what is free", "")
     place = "memory" if store.folder is None else str(store.folder)
-    said = f"features: {store.cut}; {passes}, {total / 1e6:.1f} MB in {place}"
+    said = f"features: {store.cut}; {passes}, {total / 1e6:.1f} MB in {place}{_unaugmented(splits, views)}"
     return Features(splits, model, store.cut, store, views), said
+
+
+def _found(splits: Splits, keeping: Keeping, views: Sequence[int | None]) -> str:
+    return f"features: found in {keeping.folder}, none computed{_unaugmented(splits, views)}"
+
+
+def _unaugmented(splits: Splits, views: Sequence[int | None]) -> str:
+    """What is to be said where pictures that would be augmented are not."""
+    if not splits.augments or tuple(views) != (None,):
+        return ""
+    return "; of pictures as they are, not augmented (cache_views=4 keeps four versions of each)"
 
 
 def _views(splits: Splits, keeping: Keeping) -> tuple[int | None, ...]:
     """The versions of each training example that the epochs take in turn: `None` is the example as it is."""
     if not splits.augments:
         return (None,)
-    views = VIEWS if keeping.views is None else keeping.views
+    views = keeping.views or 0
     return tuple(range(views)) or (None,)
 
 
