@@ -22,6 +22,7 @@ from keras_transfer.plans.methods import (
     staged_fine_tuning,
 )
 from keras_transfer.plans.plan import Plan, Stage
+from keras_transfer.training import cache
 from keras_transfer.training.audit import AuditError
 from keras_transfer.training.callbacks import NonFiniteLossError
 from keras_transfer.training.fit import fit
@@ -60,6 +61,7 @@ __all__ = [  # noqa: RUF022 - in reading order
     "LayerwiseOptimizer",
     "NonFiniteLossError",
     "AuditError",
+    "cache",
     # adapters by hand, and as files
     "add_lora",
     "adopt_lora",

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -362,9 +363,7 @@ def _free_memory() -> int:
 
 
 def _platform() -> str:
-    """The kind of device that computes: each rounds in its own way."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return f"jax {jax.__version__} on {jax.default_backend()}"
-    return f"{keras.backend.backend()} on {'GPU' if keras.distribution.list_devices('gpu') else 'CPU'}"
+    """What computes: each version and each kind of device rounds in its own way."""
+    backend = keras.backend.backend()
+    device = keras.distribution.list_devices()[0].split(":")[0]
+    return f"{backend} {importlib.metadata.version(backend)} on {device}"
