@@ -56,8 +56,8 @@ def test_the_identity_of_a_view_follows_from_pixels_size_and_augmentation(splits
     def identity(splits, **options):
         return splits.view_identity(splits.train, None, **{"epoch": 0, **options})
 
-    other_labels = images((PIXELS, LABELS[::-1]), image_size=(8, 6), augment="strong", validation=0)
-    same_pixels = images((PIXELS, LABELS), image_size=(8, 6), augment="strong", validation=0)
+    other_labels = images((PIXELS, LABELS[::-1]), image_size=(8, 6), augment="strong", validation=0, batch_size=8)
+    same_pixels = images((PIXELS, LABELS), image_size=(8, 6), augment="strong", validation=0, batch_size=8)
     assert identity(other_labels) == identity(same_pixels)
     assert identity(splits, epoch=None) == identity(splits, epoch=None, seed=9)
     different = [
@@ -66,7 +66,7 @@ def test_the_identity_of_a_view_follows_from_pixels_size_and_augmentation(splits
         identity(splits, epoch=None),
         identity(splits, seed=9),
         identity(same_pixels),
-        identity(images((PIXELS, LABELS), image_size=8, augment="strong", validation=0)),
-        identity(images((PIXELS, LABELS), image_size=(8, 6), augment="light", validation=0)),
+        identity(images((PIXELS, LABELS), image_size=8, augment="strong", validation=0, batch_size=8)),
+        identity(images((PIXELS, LABELS), image_size=(8, 6), augment="light", validation=0, batch_size=8)),
     ]
     assert len({str(one) for one in different}) == len(different)
