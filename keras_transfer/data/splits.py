@@ -177,6 +177,14 @@ class Splits(abc.ABC):
         parts = ["\0".join(self.classes), *(f"{split.name} {split.fingerprint}" for split in self.all)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides about the batches beside the examples and their order, as JSON can hold it.
+
+        Together with `fingerprint` and the seed of a run it says whether two runs see the same batches.
+        """
+        return {"batch_size": int(self.batch_size)}
+
     def steps_per_epoch(self, model: Any = None) -> int:
         """How many batches go through the training set once; the last one may be smaller.
 

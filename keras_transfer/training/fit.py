@@ -3,11 +3,9 @@
 import dataclasses
 import json
 import os
-import pathlib
-import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -22,13 +20,16 @@ from keras_transfer.plans.fates import Fate, fates
 from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.training import compilation
 from keras_transfer.training.audit import Audit, audit
-from keras_transfer.training.callbacks import History, LossGuard, Progress
-from keras_transfer.training.files import write_whole
+from keras_transfer.training.callbacks import EarlyStopping, History, LossGuard, OneTraining, Progress
+from keras_transfer.training.checkpointer import Checkpointer
 from keras_transfer.training.initial_weights import draw_anew
+from keras_transfer.training.keeper import Keeper
 from keras_transfer.training.linear_probe import linear_head, start_from_probe
 from keras_transfer.training.objectives import Objective, objective_of
 from keras_transfer.training.run import Run
 from keras_transfer.training.safeguard import safeguard
+from keras_transfer.training.snapshot import Position, Result, Snapshot, Training
+from keras_transfer.training.workdir import Workdir, identify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,6 @@ class _Settings:
     precision: str | None
     jit_compile: bool | str
     verbose: bool
-    workdir: pathlib.Path | None
     objective: Objective
 
 
@@ -56,6 +56,9 @@ def fit(
     class_weight: str | Mapping[str, float] | None = None,
     precision: str | None = None,
     jit_compile: bool | str = "auto",
+    restart: bool = False,
+    checkpoint_seconds: float = 30.0,
+    checkpoint_steps: int | None = None,
     verbose: bool = True,
 ) -> Run:
     """Carries a plan out: each stage is prepared, trained and audited, then the model is evaluated once.
@@ -63,24 +66,37 @@ def fit(
     The order of the pictures, their augmentation and every dropout follow from `seed`. The model is left trained, as
     its last stage had it (what is awake, what is frozen), and compiled with stock parts.
 
+    With a `workdir` the run can be killed at any moment. The same line started again, with the model built again as it
+    was at first, goes on from the last checkpoint and ends in the very weights, history and report of an unbroken run:
+    bit for bit on the same machine, versions and threads; where these have changed, it says so. On SIGTERM and Ctrl-C
+    a checkpoint is written before the process ends. A finished run is not trained again: its results are read. Whatever
+    `callbacks` of your own keep to themselves is outside this promise, and they see the steps since the last checkpoint
+    twice.
+
     Args:
         model: a classifier; it is trained in place.
         splits: the data, from `kt.data`.
         plan: what to do, from `kt.staged_fine_tuning` and its like or made by hand.
-        workdir: a folder for the run's files: history.csv, plan, audit and report, TensorBoard logs, the model. `None`
-            writes nothing.
+        workdir: a folder for the run's files: history.csv, plan, audit and report, TensorBoard logs, the model, and the
+            last two checkpoints. `None` writes nothing.
         seed: of everything random.
         callbacks: Keras callbacks of your own, called in every stage with epochs counted on from stage to stage.
         class_weight: `"balanced"` weighs every class by its rarity, a mapping gives each class name its weight.
         precision: `"mixed_bfloat16"` or `"mixed_float16"` lets the body compute in half precision while it trains.
         jit_compile: whether steps go through XLA; `"auto"` does on accelerators.
+        restart: discard what `workdir` holds of a run, and start afresh.
+        checkpoint_seconds: at least so long from one checkpoint to the next; longer where writing them is slow, so that
+            they take less than 2 % of the time.
+        checkpoint_steps: a checkpoint every so many steps instead, whatever it costs.
         verbose: whether to say what is going on.
 
     Returns:
         The `kt.Run`: history, audits, report, and where the files are.
 
     Raises:
-        ValueError: if model, data and plan do not fit together; before anything is trained.
+        ValueError: if model, data and plan do not fit together; if the workdir holds another run, is in use by a live
+            process or cannot be written to. Before anything is trained.
+        OSError: if the disk is full; the last checkpoint is then still there.
         NonFiniteLossError: if the loss becomes NaN or infinite; the model then holds its last good weights.
         AuditError: if a stage moved what it was to leave alone, or did not move what it was to train.
 
@@ -101,71 +117,155 @@ def fit(
     _check_adapters(model, plan)
     if any(stage.start == "probe" for stage in plan):
         linear_head(model)  # or the reason why there is none, before anything is trained
-    folder = _open_workdir(workdir, plan, splits, seed)
-    settings = _Settings(
-        seed,
-        callbacks,
-        _class_weights(class_weight, splits),
-        precision,
-        jit_compile,
-        verbose,
-        folder,
-        objective,
-    )
-    if verbose:
+    _check_checkpoints(checkpoint_seconds, checkpoint_steps)
+    weights = _class_weights(class_weight, splits)
+    settings = _Settings(seed, callbacks, weights, precision, jit_compile, verbose, objective)
+    if workdir is None:
+        return _carry_out(model, splits, plan, per_stage, settings, None, Keeper(None))
+    identity = identify(model, splits, plan, seed=seed, class_weight=weights, precision=precision)
+    with Workdir.opened(workdir, identity, restart=restart) as home:
+        keeper = Keeper(
+            home.checkpoints,
+            seconds=checkpoint_seconds,
+            steps=checkpoint_steps,
+            expected_bytes=_CHECKPOINT_TO_MODEL * sum(value.nbytes for value in state.values(model)),
+        )
+        with keeper.listening():
+            return _carry_out(model, splits, plan, per_stage, settings, home, keeper)
+
+
+# A checkpoint holds weights, the optimizer's two slots for each, and the last good weights, at the most once more.
+_CHECKPOINT_TO_MODEL = 4
+
+
+def _carry_out(
+    model: keras.Model,
+    splits: Splits,
+    plan: Plan,
+    per_stage: Sequence[Sequence[Fate]],
+    settings: _Settings,
+    home: Workdir | None,
+    keeper: Keeper,
+) -> Run:
+    """Carries out what is left of the plan: all of it, or what comes after the last checkpoint."""
+    begun = keeper.last()
+    if settings.verbose:
         print(plan)
-    state.seed(model, seed)
-    history = History(folder / "history.csv" if folder else None)
+    state.seed(model, settings.seed)
+    history = History(home.folder / "history.csv" if home else None)
     audits: list[Audit] = []
     costs: list[StageCost] = []
-    for number, (stage, stage_fates) in enumerate(zip(plan, per_stage, strict=True)):
-        first_epoch = sum(done.epochs for done in plan.stages[:number])
-        stage_audit, cost = _run_stage(model, splits, stage, stage_fates, first_epoch, plan.epochs, history, settings)
+    first = 0
+    if begun is not None:
+        first = begun.position.stage
+        _say_where(begun, plan, settings)
+        # The stages that are done have left adapters on the model and blocks awake or frozen.
+        for stage, stage_fates in zip(plan.stages[:first], per_stage[:first], strict=True):
+            prepare(model, stage, stage_fates, dataclasses.replace(settings, verbose=False))
+        history.rows[:], audits[:], costs[:] = begun.history, begun.audits, begun.costs
+        history.write()
+        if begun.training is None:
+            state.assign(model, begun.weights)
+
+    def snapshot(position: Position, weights: Sequence[np.ndarray], training: Training | None = None) -> Snapshot:
+        return Snapshot(position, weights, list(history.rows), list(audits), list(costs), training)
+
+    for number in range(first, len(plan)):
+        going_on = begun if begun is not None and begun.training is not None and number == first else None
+        stage_audit, cost = _run_stage(
+            model, splits, plan, number, per_stage[number], history, settings, home, keeper, snapshot, going_on
+        )
         audits.append(stage_audit)
         costs.append(cost)
-    objective.leave_compiled(model)
+        keeper.keep_at_rest(snapshot(Position(number + 1, _epochs_before(plan, number + 1)), state.values(model)))
+    settings.objective.leave_compiled(model)
 
     split = splits.test or splits.validation or splits.train
-    cost = Cost(costs, sum(stage.seconds for stage in costs), _peak_memory())
-    result, probabilities = objective.report(model, splits, split, cost)
-    run = Run(plan, history.rows, audits, result, probabilities, folder, splits, split, model)
-    if folder:
-        _write_results(folder, run, model)
-    if verbose:
+    if begun is not None and begun.result is not None:
+        result, probabilities = settings.objective.read_report(begun.result.report), begun.result.probabilities
+    else:
+        cost = Cost(costs, sum(stage.seconds for stage in costs), _peak_memory())
+        result, probabilities = settings.objective.report(model, splits, split, cost)
+    run = Run(plan, history.rows, audits, result, probabilities, home and home.folder, splits, split, model)
+    if home and (begun is None or begun.result is None):
+        _write_results(home, run, model)
+        done = snapshot(Position(len(plan), plan.epochs), state.values(model))
+        done = dataclasses.replace(done, result=Result(result.to_json(), probabilities))
+        keeper.write(lambda: done, kept=1)  # a finished run needs no way back
+    if settings.verbose:
         print(f"\n{result}")
     return run
+
+
+def _epochs_before(plan: Plan, stage: int) -> int:
+    return sum(done.epochs for done in plan.stages[:stage])
+
+
+def _say_where(begun: Snapshot, plan: Plan, settings: _Settings) -> None:
+    if not settings.verbose:
+        return
+    position = begun.position
+    if begun.result is not None:
+        print("\nThis run is finished: its results are read, and nothing is trained.")
+    elif begun.training is None:
+        print(f"\nGoes on after {position.stage} of {len(plan)} stages.")
+    else:
+        epoch = position.epoch - _epochs_before(plan, position.stage) + 1
+        print(f"\nGoes on in {plan.stages[position.stage].name}: epoch {epoch}, after {position.step} of its steps.")
 
 
 def _run_stage(
     model: keras.Model,
     splits: Splits,
-    stage: Stage,
+    plan: Plan,
+    number: int,
     stage_fates: Sequence[Fate],
-    first_epoch: int,
-    all_epochs: int,
     history: History,
     settings: _Settings,
+    home: Workdir | None,
+    keeper: Keeper,
+    snapshot: Callable[..., Snapshot],
+    begun: Snapshot | None,
 ) -> tuple[Audit, StageCost]:
-    """Prepares, trains and audits one stage; its epochs are counted on from `first_epoch`."""
+    """Prepares, trains and audits one stage, or the rest of it from where `begun` was taken; its epochs are counted on
+    from those of the stages before it."""
+    stage = plan.stages[number]
     steps = splits.steps_per_epoch(model)
+    first_epoch = _epochs_before(plan, number)
     last_epoch = first_epoch + stage.epochs
-    started = time.perf_counter()
+    started = time.perf_counter() - (begun.training.seconds if begun else 0.0)
     stage_fates = prepare(model, stage, stage_fates, settings)
-    if stage.start == "probe":
-        start_from_probe(model, splits, seed=settings.seed, class_weight=settings.class_weight)
-    before = state.values(model)
+    if begun:
+        state.assign(model, begun.weights)
+        before, position = begun.training.before, begun.position
+    else:
+        if stage.start == "probe":
+            start_from_probe(model, splits, seed=settings.seed, class_weight=settings.class_weight)
+        before, position = state.values(model), Position(number, first_epoch)
     history.stage = stage.name
-    watching = [history, LossGuard(stage)]
+    keeping: dict[str, keras.callbacks.Callback] = {"history": history, "loss": LossGuard(stage)}
+    if stage.patience:
+        keeping["patience"] = EarlyStopping(stage.patience)
+    watching = list(keeping.values())
     if settings.verbose:
         print(f"\n{_headline(stage, stage_fates)}")
-        watching.append(Progress(stage, steps=steps, epochs_left_after=all_epochs - last_epoch))
-    if stage.patience:
-        watching.append(keras.callbacks.EarlyStopping("val_loss", patience=stage.patience, restore_best_weights=True))
-    if settings.workdir:
-        watching.append(keras.callbacks.TensorBoard(settings.workdir / "tensorboard", write_graph=False))
+        left_after = plan.epochs - last_epoch
+        watching.append(Progress(stage, steps=steps, first_epoch=first_epoch, epochs_left_after=left_after))
+    if home:
+        watching.append(keras.callbacks.TensorBoard(home.folder / "tensorboard", write_graph=False))
+        watching.append(
+            Checkpointer(
+                keeper,
+                stage=number,
+                steps=steps,
+                before=before,
+                callbacks=keeping,
+                snapshot=snapshot,
+                begun=begun,
+                started=started,
+            )
+        )
     all_steps = steps * stage.epochs
-    training = splits.training_batches(model, seed=settings.seed, first_step=first_epoch * steps, epochs=last_epoch)
-    validation = splits.evaluation_batches(splits.validation, model, in_order=False) if splits.validation else None
     with (
         compilation.computing_in(model, settings.precision),
         compilation.averaging_over(model, stage, all_steps),
@@ -176,17 +276,25 @@ def _run_stage(
             compilation.optimizer(stage, stage_fates, all_steps, settings.precision),
             settings.jit_compile,
         )
-        model.fit(
-            training,
-            initial_epoch=first_epoch,
-            epochs=last_epoch,
-            steps_per_epoch=steps,
-            validation_data=validation,
-            class_weight=settings.class_weight,
-            callbacks=[*watching, *settings.callbacks],
-            shuffle=False,  # the batches come shuffled, by a rule that a later run can repeat
-            verbose=0,
-        )
+        model.optimizer.build(model.trainable_variables)
+        watchers = OneTraining([*watching, *settings.callbacks], model=model, epochs=last_epoch, steps=steps)
+        validation = splits.evaluation_batches(splits.validation, model, in_order=False) if splits.validation else None
+        for left in position.stretches(steps, last_epoch):
+            watchers.steps_before = steps - left.steps
+            model.fit(
+                splits.training_batches(model, seed=settings.seed, first_step=left.first_step, epochs=left.last_epoch),
+                initial_epoch=left.first_epoch,
+                epochs=left.last_epoch,
+                steps_per_epoch=left.steps,
+                validation_data=validation,
+                class_weight=settings.class_weight,
+                callbacks=watchers,
+                shuffle=False,  # the batches come shuffled, by a rule that a later run can repeat
+                verbose=0,
+            )
+            if model.stop_training:
+                break
+        watchers.end()
     found = audit(model, stage, stage_fates, before)
     if stage.safeguard and splits.validation:
         found = dataclasses.replace(found, interpolation=safeguard(model, splits, before))
@@ -316,40 +424,20 @@ def _class_weights(class_weight, splits: Splits) -> dict[int, float] | None:
     return {index: float(class_weight[name]) for index, name in enumerate(splits.classes)}
 
 
-def _open_workdir(workdir, plan: Plan, splits: Splits, seed: int) -> pathlib.Path | None:
-    if workdir is None:
-        return None
-    folder = pathlib.Path(workdir)
-    if (folder / "run.json").exists():
-        raise ValueError(
-            explain(
-                "The workdir holds a run already.",
-                given=str(folder),
-                expected="a folder that is empty or does not exist yet",
-                to_mend="give another folder, or delete this one",
-            )
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "plan": plan.to_dict(),
-        "seed": seed,
-        "data": splits.fingerprint,
-        "classes": list(splits.classes),
-        "backend": keras.backend.backend(),
-        "keras": keras.__version__,
-        "python": platform.python_version(),
-    }
-    write_whole(folder / "run.json", json.dumps(facts, indent=2))
-    return folder
+def _check_checkpoints(seconds: float, steps: int | None) -> None:
+    for name, given, fine, expected in (
+        ("checkpoint_seconds", seconds, seconds >= 0, "a number of seconds"),
+        ("checkpoint_steps", steps, steps is None or steps >= 1, "None, or a number of steps from 1 up"),
+    ):
+        if not fine:
+            raise ValueError(explain(f"`{name}` is out of range.", given=repr(given), expected=expected))
 
 
-def _write_results(folder: pathlib.Path, run: Run, model: keras.Model) -> None:
-    write_whole(folder / "audit.json", json.dumps([dataclasses.asdict(row) for row in run.audits], indent=2))
-    write_whole(folder / "report.json", run.report.to_json())
-    write_whole(folder / "report.txt", str(run))
-    unfinished = folder / ".unfinished.keras"
-    model.save(unfinished)
-    os.replace(unfinished, folder / "model.keras")
+def _write_results(home: Workdir, run: Run, model: keras.Model) -> None:
+    home.write("audit.json", json.dumps([dataclasses.asdict(row) for row in run.audits], indent=2))
+    home.write("report.json", run.report.to_json())
+    home.write("report.txt", str(run))
+    home.save_model(model)
 
 
 def _peak_memory() -> int:
