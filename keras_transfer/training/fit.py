@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -13,9 +13,11 @@ import numpy as np
 from keras_transfer import state
 from keras_transfer.adapters import attach
 from keras_transfer.backbones import freezing, hub
-from keras_transfer.data.splits import Splits
+from keras_transfer.data.splits import Split, Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.evaluation.cost import Cost, StageCost
+from keras_transfer.evaluation.language_report import LanguageReport
+from keras_transfer.evaluation.report import Report
 from keras_transfer.plans.fates import Fate, fates
 from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.training import compilation
@@ -43,6 +45,36 @@ class _Settings:
     jit_compile: bool | str
     verbose: bool
     objective: Objective
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One call of `fit`: what is to be done on what, and where it is kept."""
+
+    model: keras.Model
+    splits: Splits
+    plan: Plan
+    settings: _Settings
+    home: Workdir | None = None
+    keeper: Keeper = dataclasses.field(default_factory=lambda: Keeper(None))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Done:
+    """What has been found so far: rows of the history, and audit and cost of the stages that are done."""
+
+    history: History
+    audits: list[Audit] = dataclasses.field(default_factory=list)
+    costs: list[StageCost] = dataclasses.field(default_factory=list)
+
+    def snapshot(self, position: Position, weights: Sequence[np.ndarray], training: Training | None = None) -> Snapshot:
+        """The run at a position, with what has been found until then."""
+        return Snapshot(position, weights, list(self.history.rows), list(self.audits), list(self.costs), training)
+
+    def take_back(self, begun: Snapshot) -> None:
+        """What had been found when the snapshot was taken."""
+        self.history.rows[:], self.audits[:], self.costs[:] = begun.history, begun.audits, begun.costs
+        self.history.write()
 
 
 def fit(
@@ -117,13 +149,14 @@ def fit(
     _check_adapters(model, plan)
     if any(stage.start == "probe" for stage in plan):
         linear_head(model)  # or the reason why there is none, before anything is trained
-    _check_checkpoints(checkpoint_seconds, checkpoint_steps)
+    _check_keeping(workdir, restart, checkpoint_seconds, checkpoint_steps)
     weights = _class_weights(class_weight, splits)
     settings = _Settings(seed, callbacks, weights, precision, jit_compile, verbose, objective)
+    job = _Job(model, splits, plan, settings)
     if workdir is None:
-        return _carry_out(model, splits, plan, per_stage, settings, None, Keeper(None))
-    identity = identify(model, splits, plan, seed=seed, class_weight=weights, precision=precision)
-    with Workdir.opened(workdir, identity, restart=restart) as home:
+        return _carry_out(job, per_stage)
+    choices = {"seed": seed, "class_weight": weights, "precision": precision, "jit_compile": jit_compile}
+    with Workdir.opened(workdir, identify(model, splits, plan, choices), restart=restart) as home:
         keeper = Keeper(
             home.checkpoints,
             seconds=checkpoint_seconds,
@@ -131,140 +164,165 @@ def fit(
             expected_bytes=_CHECKPOINT_TO_MODEL * sum(value.nbytes for value in state.values(model)),
         )
         with keeper.listening():
-            return _carry_out(model, splits, plan, per_stage, settings, home, keeper)
+            return _carry_out(dataclasses.replace(job, home=home, keeper=keeper), per_stage)
 
 
-# A checkpoint holds weights, the optimizer's two slots for each, and the last good weights, at the most once more.
+# A checkpoint holds the weights, two slots of the optimizer for each, and the last good weights.
 _CHECKPOINT_TO_MODEL = 4
 
 
-def _carry_out(
-    model: keras.Model,
-    splits: Splits,
-    plan: Plan,
-    per_stage: Sequence[Sequence[Fate]],
-    settings: _Settings,
-    home: Workdir | None,
-    keeper: Keeper,
-) -> Run:
+def _carry_out(job: _Job, per_stage: Sequence[Sequence[Fate]]) -> Run:
     """Carries out what is left of the plan: all of it, or what comes after the last checkpoint."""
-    begun = keeper.last()
+    model, plan, settings, home = job.model, job.plan, job.settings, job.home
     if settings.verbose:
         print(plan)
     state.seed(model, settings.seed)
-    history = History(home.folder / "history.csv" if home else None)
-    audits: list[Audit] = []
-    costs: list[StageCost] = []
-    first = 0
+    done = _Done(History(home.folder / "history.csv" if home else None))
+    begun = job.keeper.last()
     if begun is not None:
-        first = begun.position.stage
-        _say_where(begun, plan, settings)
-        # The stages that are done have left adapters on the model and blocks awake or frozen.
-        for stage, stage_fates in zip(plan.stages[:first], per_stage[:first], strict=True):
-            prepare(model, stage, stage_fates, dataclasses.replace(settings, verbose=False))
-        history.rows[:], audits[:], costs[:] = begun.history, begun.audits, begun.costs
-        history.write()
-        if begun.training is None:
-            state.assign(model, begun.weights)
-
-    def snapshot(position: Position, weights: Sequence[np.ndarray], training: Training | None = None) -> Snapshot:
-        return Snapshot(position, weights, list(history.rows), list(audits), list(costs), training)
-
+        _go_back_to(begun, job, per_stage, done)
+    first = begun.position.stage if begun else 0
     for number in range(first, len(plan)):
-        going_on = begun if begun is not None and begun.training is not None and number == first else None
-        stage_audit, cost = _run_stage(
-            model, splits, plan, number, per_stage[number], history, settings, home, keeper, snapshot, going_on
-        )
-        audits.append(stage_audit)
-        costs.append(cost)
-        keeper.keep_at_rest(snapshot(Position(number + 1, _epochs_before(plan, number + 1)), state.values(model)))
+        in_training = begun if begun and begun.training and number == first else None
+        found, cost = _run_stage(job, number, per_stage[number], done, in_training)
+        done.audits.append(found)
+        done.costs.append(cost)
+        job.keeper.keep_at_rest(done.snapshot(_at_stage(plan, number + 1), state.values(model)))
     settings.objective.leave_compiled(model)
-
-    split = splits.test or splits.validation or splits.train
-    if begun is not None and begun.result is not None:
-        result, probabilities = settings.objective.read_report(begun.result.report), begun.result.probabilities
+    if begun and begun.result:
+        run = _run_of(job, done, settings.objective.read_report(begun.result.report), begun.result.probabilities)
     else:
-        cost = Cost(costs, sum(stage.seconds for stage in costs), _peak_memory())
-        result, probabilities = settings.objective.report(model, splits, split, cost)
-    run = Run(plan, history.rows, audits, result, probabilities, home and home.folder, splits, split, model)
-    if home and (begun is None or begun.result is None):
-        _write_results(home, run, model)
-        done = snapshot(Position(len(plan), plan.epochs), state.values(model))
-        done = dataclasses.replace(done, result=Result(result.to_json(), probabilities))
-        keeper.write(lambda: done, kept=1)  # a finished run needs no way back
+        cost = Cost(done.costs, sum(stage.seconds for stage in done.costs), _peak_memory())
+        run = _run_of(job, done, *settings.objective.report(model, job.splits, _reported(job.splits), cost))
+        if home:
+            _write_results(home, run, model)
+        finished = done.snapshot(_at_stage(plan, len(plan)), state.values(model))
+        finished = dataclasses.replace(finished, result=Result(run.report.to_json(), run.probabilities))
+        job.keeper.write(lambda: finished, kept=1)  # a finished run needs no way back
     if settings.verbose:
-        print(f"\n{result}")
+        print(f"\n{run.report}")
     return run
 
 
-def _epochs_before(plan: Plan, stage: int) -> int:
-    return sum(done.epochs for done in plan.stages[:stage])
+def _go_back_to(begun: Snapshot, job: _Job, per_stage: Sequence[Sequence[Fate]], done: _Done) -> None:
+    """Puts the model where the snapshot was taken, but for what the stage in training does itself."""
+    model, plan, position = job.model, job.plan, begun.position
+    if job.settings.verbose:
+        print(f"\n{_said_of(begun, plan)}")
+    # The stages that are done have left adapters on the model, and blocks awake or frozen.
+    for stage, stage_fates in zip(plan.stages[: position.stage], per_stage[: position.stage], strict=True):
+        prepare(model, stage, stage_fates, dataclasses.replace(job.settings, verbose=False))
+    done.take_back(begun)
+    if begun.training is None:
+        state.assign(model, begun.weights)
 
 
-def _say_where(begun: Snapshot, plan: Plan, settings: _Settings) -> None:
-    if not settings.verbose:
-        return
+def _said_of(begun: Snapshot, plan: Plan) -> str:
     position = begun.position
-    if begun.result is not None:
-        print("\nThis run is finished: its results are read, and nothing is trained.")
-    elif begun.training is None:
-        print(f"\nGoes on after {position.stage} of {len(plan)} stages.")
-    else:
-        epoch = position.epoch - _epochs_before(plan, position.stage) + 1
-        print(f"\nGoes on in {plan.stages[position.stage].name}: epoch {epoch}, after {position.step} of its steps.")
+    if begun.result:
+        return "This run is finished: its results are read, and nothing is trained."
+    if begun.training is None:
+        return f"Goes on after {position.stage} of {len(plan)} stages."
+    epoch = position.epoch - _at_stage(plan, position.stage).epoch + 1
+    return f"Goes on in {plan.stages[position.stage].name}: epoch {epoch}, after {position.step} of its steps."
+
+
+def _at_stage(plan: Plan, number: int) -> Position:
+    """Where a stage begins: its epochs are counted on from those of the stages before it, as the plan has them."""
+    return Position(number, sum(stage.epochs for stage in plan.stages[:number]))
+
+
+def _reported(splits: Splits) -> Split:
+    return splits.test or splits.validation or splits.train
+
+
+def _run_of(job: _Job, done: _Done, result: Report | LanguageReport, probabilities: np.ndarray | None) -> Run:
+    folder = job.home.folder if job.home else None
+    split = _reported(job.splits)
+    return Run(job.plan, done.history.rows, done.audits, result, probabilities, folder, job.splits, split, job.model)
 
 
 def _run_stage(
-    model: keras.Model,
-    splits: Splits,
-    plan: Plan,
-    number: int,
-    stage_fates: Sequence[Fate],
-    history: History,
-    settings: _Settings,
-    home: Workdir | None,
-    keeper: Keeper,
-    snapshot: Callable[..., Snapshot],
-    begun: Snapshot | None,
+    job: _Job, number: int, stage_fates: Sequence[Fate], done: _Done, begun: Snapshot | None
 ) -> tuple[Audit, StageCost]:
-    """Prepares, trains and audits one stage, or the rest of it from where `begun` was taken; its epochs are counted on
-    from those of the stages before it."""
-    stage = plan.stages[number]
-    steps = splits.steps_per_epoch(model)
-    first_epoch = _epochs_before(plan, number)
-    last_epoch = first_epoch + stage.epochs
+    """Prepares, trains and audits one stage, or the rest of it from where `begun` was taken."""
+    model, splits, settings, stage = job.model, job.splits, job.settings, job.plan.stages[number]
     started = time.perf_counter() - (begun.training.seconds if begun else 0.0)
     stage_fates = prepare(model, stage, stage_fates, settings)
     if begun:
         state.assign(model, begun.weights)
-        before, position = begun.training.before, begun.position
+        before = begun.training.before
     else:
         if stage.start == "probe":
             start_from_probe(model, splits, seed=settings.seed, class_weight=settings.class_weight)
-        before, position = state.values(model), Position(number, first_epoch)
-    history.stage = stage.name
-    keeping: dict[str, keras.callbacks.Callback] = {"history": history, "loss": LossGuard(stage)}
-    if stage.patience:
-        keeping["patience"] = EarlyStopping(stage.patience)
-    watching = list(keeping.values())
+        before = state.values(model)
     if settings.verbose:
         print(f"\n{_headline(stage, stage_fates)}")
-        left_after = plan.epochs - last_epoch
+    _train(job, number, stage_fates, _watching(job, number, done, before, begun, started), begun)
+    found = audit(model, stage, stage_fates, before)
+    if stage.safeguard and splits.validation:
+        found = dataclasses.replace(found, interpolation=safeguard(model, splits, before))
+    if stage.safeguard and settings.verbose:
+        print(found.interpolation or "safeguard: no validation split to go by, so the stage is kept whole")
+    seconds = time.perf_counter() - started
+    epochs = sum(row["stage"] == stage.name for row in done.history.rows)
+    cost = StageCost(
+        name=stage.name,
+        epochs=epochs,
+        seconds=seconds,
+        examples_per_second=epochs * len(splits.train) / seconds,
+        trainable_parameters=sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),
+        steps=epochs * splits.steps_per_epoch(model),
+    )
+    return found, cost
+
+
+def _watching(
+    job: _Job, number: int, done: _Done, before: Sequence[np.ndarray], begun: Snapshot | None, started: float
+) -> list[keras.callbacks.Callback]:
+    """Our own callbacks for a stage; what they keep from epoch to epoch is kept in checkpoints as well."""
+    stage, steps, first_epoch = (
+        job.plan.stages[number],
+        job.splits.steps_per_epoch(job.model),
+        _at_stage(job.plan, number).epoch,
+    )
+    done.history.stage = stage.name
+    keeping: dict[str, keras.callbacks.Callback] = {"history": done.history, "loss guard": LossGuard(stage)}
+    if stage.patience:
+        keeping["early stopping"] = EarlyStopping(stage.patience)
+    watching = list(keeping.values())
+    if job.settings.verbose:
+        left_after = job.plan.epochs - first_epoch - stage.epochs
         watching.append(Progress(stage, steps=steps, first_epoch=first_epoch, epochs_left_after=left_after))
-    if home:
-        watching.append(keras.callbacks.TensorBoard(home.folder / "tensorboard", write_graph=False))
+    if job.home:
+        watching.append(keras.callbacks.TensorBoard(job.home.folder / "tensorboard", write_graph=False))
         watching.append(
             Checkpointer(
-                keeper,
+                job.keeper,
                 stage=number,
                 steps=steps,
                 before=before,
                 callbacks=keeping,
-                snapshot=snapshot,
+                snapshot=done.snapshot,
                 begun=begun,
                 started=started,
             )
         )
+    return watching
+
+
+def _train(
+    job: _Job,
+    number: int,
+    stage_fates: Sequence[Fate],
+    watching: Sequence[keras.callbacks.Callback],
+    begun: Snapshot | None,
+) -> None:
+    """Trains a prepared stage, or the rest of it from where `begun` was taken."""
+    model, splits, settings, stage = job.model, job.splits, job.settings, job.plan.stages[number]
+    start = _at_stage(job.plan, number)
+    last_epoch = start.epoch + stage.epochs
+    steps = splits.steps_per_epoch(model)
     all_steps = steps * stage.epochs
     with (
         compilation.computing_in(model, settings.precision),
@@ -277,10 +335,10 @@ def _run_stage(
             settings.jit_compile,
         )
         model.optimizer.build(model.trainable_variables)
-        watchers = OneTraining([*watching, *settings.callbacks], model=model, epochs=last_epoch, steps=steps)
+        callbacks = OneTraining([*watching, *settings.callbacks], model=model, epochs=last_epoch, steps=steps)
         validation = splits.evaluation_batches(splits.validation, model, in_order=False) if splits.validation else None
-        for left in position.stretches(steps, last_epoch):
-            watchers.steps_before = steps - left.steps
+        for left in (begun.position if begun else start).stretches(steps, last_epoch):
+            callbacks.steps_before = steps - left.steps
             model.fit(
                 splits.training_batches(model, seed=settings.seed, first_step=left.first_step, epochs=left.last_epoch),
                 initial_epoch=left.first_epoch,
@@ -288,29 +346,13 @@ def _run_stage(
                 steps_per_epoch=left.steps,
                 validation_data=validation,
                 class_weight=settings.class_weight,
-                callbacks=watchers,
+                callbacks=callbacks,
                 shuffle=False,  # the batches come shuffled, by a rule that a later run can repeat
                 verbose=0,
             )
             if model.stop_training:
                 break
-        watchers.end()
-    found = audit(model, stage, stage_fates, before)
-    if stage.safeguard and splits.validation:
-        found = dataclasses.replace(found, interpolation=safeguard(model, splits, before))
-    if stage.safeguard and settings.verbose:
-        print(found.interpolation or "safeguard: no validation split to go by, so the stage is kept whole")
-    seconds = time.perf_counter() - started
-    epochs = sum(row["stage"] == stage.name for row in history.rows)
-    cost = StageCost(
-        name=stage.name,
-        epochs=epochs,
-        seconds=seconds,
-        examples_per_second=epochs * len(splits.train) / seconds,
-        trainable_parameters=sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),
-        steps=epochs * steps,
-    )
-    return found, cost
+        callbacks.end()
 
 
 def prepare(model: keras.Model, stage: Stage, stage_fates: Sequence[Fate], settings: _Settings) -> Sequence[Fate]:
@@ -424,13 +466,16 @@ def _class_weights(class_weight, splits: Splits) -> dict[int, float] | None:
     return {index: float(class_weight[name]) for index, name in enumerate(splits.classes)}
 
 
-def _check_checkpoints(seconds: float, steps: int | None) -> None:
+def _check_keeping(workdir: object, restart: bool, seconds: float, steps: int | None) -> None:
+    """Raises a `ValueError` for arguments about keeping a run that mean nothing."""
     for name, given, fine, expected in (
         ("checkpoint_seconds", seconds, seconds >= 0, "a number of seconds"),
         ("checkpoint_steps", steps, steps is None or steps >= 1, "None, or a number of steps from 1 up"),
+        ("checkpoint_steps", steps, steps is None or workdir is not None, "a workdir, where checkpoints can go"),
+        ("restart", restart, not restart or workdir is not None, "a workdir, whose run is to be discarded"),
     ):
         if not fine:
-            raise ValueError(explain(f"`{name}` is out of range.", given=repr(given), expected=expected))
+            raise ValueError(explain(f"`{name}` of fit is out of place.", given=repr(given), expected=expected))
 
 
 def _write_results(home: Workdir, run: Run, model: keras.Model) -> None:

@@ -39,33 +39,21 @@ _LEFT_BY_FIT = (
 _RESTART = "fit(…, restart=True) discards what the workdir holds and starts afresh"
 
 
-def identify(
-    model: keras.Model,
-    splits: Splits,
-    plan: Plan,
-    *,
-    seed: int,
-    class_weight: Mapping[int, float] | None,
-    precision: str | None,
-) -> dict[str, Any]:
+def identify(model: keras.Model, splits: Splits, plan: Plan, choices: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a run the one it is, as JSON gives it back: with all of it equal, it ends in the same weights.
 
     Args:
         model: as it is given to `fit`, before anything is done to it.
         splits: the data.
         plan: the plan.
-        seed: of everything random.
-        class_weight: the weight of each class by its number.
-        precision: what the body computes in while it trains.
+        choices: the other arguments of `fit` that decide about the weights.
     """
     facts = {
         "plan": plan.to_dict(),
         "data": splits.fingerprint,
         "classes": list(splits.classes),
         "batches": splits.settings,
-        "seed": seed,
-        "class_weight": None if class_weight is None else {str(key): value for key, value in class_weight.items()},
-        "precision": precision,
+        **choices,
         "layers of the model": _layers_digest(model),
         # Drawn anew at once, they are the same whatever they were.
         "weights of the model": None if plan.stages[0].start == "random" else _weights_digest(model),
@@ -228,7 +216,7 @@ def _check_same(folder: pathlib.Path, written: Mapping[str, Any], identity: Mapp
         explain(
             "The workdir holds another run.",
             given=f"{folder}, in which differ\n" + "\n".join(differences),
-            expected="the same model, data, plan, seed, class_weight and precision, to go on with that run",
+            expected=f"the same in all of: {', '.join(identity)}; then that run goes on",
             to_mend=to_mend,
         )
     )
