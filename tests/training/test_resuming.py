@@ -5,6 +5,7 @@ at random ones.
 """
 
 import dataclasses
+import errno
 import functools
 import hashlib
 import importlib
@@ -19,12 +20,12 @@ from bodies import classifier, dark_and_light
 
 import keras_transfer as kt
 from keras_transfer import state
+from keras_transfer.training import checkpoints
 from keras_transfer.training.checkpoints import Checkpoints
 from keras_transfer.training.keeper import Keeper
 from keras_transfer.training.snapshot import Position
 
-pytestmark = pytest.mark.both_backends
-
+both_backends = pytest.mark.both_backends
 fitting = importlib.import_module("keras_transfer.training.fit")  # `kt.fit` is the function
 
 
@@ -100,6 +101,7 @@ def _timeless(row):
     return {name: value for name, value in row.items() if name != "seconds"}
 
 
+@both_backends
 def test_broken_off_after_each_single_step_it_ends_where_an_unbroken_run_ends(tmp_path):
     """Each start does one step more: at the end the run has gone on from every position that it has."""
     breaks = 0
@@ -117,7 +119,7 @@ def test_broken_off_after_each_single_step_it_ends_where_an_unbroken_run_ends(tm
 
 
 def test_steps_since_the_last_checkpoint_are_done_once_more(tmp_path):
-    options = {"workdir": tmp_path, "checkpoint_steps": 4}
+    options = {"workdir": tmp_path, "checkpoint_steps": 3}
     for after in (7, 9):
         with pytest.raises(BrokenOff):
             _start(_three_stages(), _data(), callbacks=[BreakOff(after)], **options)
@@ -179,6 +181,7 @@ def test_the_scale_of_the_loss_comes_back_in_half_precision(tmp_path):
     _check_ends_as_unbroken(_start(plan, _data(), **kept), plan, **options)
 
 
+@both_backends
 def test_early_stopping_goes_on_waiting_and_goes_back_to_the_same_best_weights(tmp_path):
     # A rate that overshoots: validation loss is best early, and the stage ends before its twelve epochs.
     plan = kt.Plan([kt.Stage("head", 12, learning_rate=30.0, schedule="constant", warmup=0.0, patience=3)])
@@ -215,6 +218,7 @@ def test_the_last_good_weights_are_those_of_the_last_whole_epoch_before_the_brea
         np.testing.assert_array_equal(variable.numpy(), good, err_msg=identity.path)
 
 
+@both_backends
 def test_an_epoch_of_a_single_step_is_no_exception(tmp_path):
     data = dark_and_light(10, batch_size=8)
     assert data.steps_per_epoch() == 1
@@ -242,6 +246,24 @@ def test_a_torn_checkpoint_costs_steps_and_not_the_result(tmp_path):
     with pytest.warns(UserWarning, match="is not whole"):
         found = _start(_one_stage(), _data(), **options)
     _check_ends_as_unbroken(found, _one_stage())
+
+
+def test_a_full_disk_ends_the_run_with_an_error_and_room_on_it_lets_it_go_on(tmp_path, monkeypatch):
+    options = {"workdir": tmp_path, "checkpoint_steps": 2}
+    whole, calls = checkpoints.write_whole, []
+
+    def full(path, content):
+        calls.append(path)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "The disk is full")
+        whole(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "write_whole", full)
+        with pytest.raises(OSError, match="The disk is full"):
+            _start(_one_stage(), _data(), **options)
+    assert _last_position(tmp_path) == Position(stage=0, epoch=1)
+    _check_ends_as_unbroken(_start(_one_stage(), _data(), **options), _one_stage())
 
 
 def test_a_finished_run_is_read_and_not_trained_again(tmp_path):
@@ -278,6 +300,7 @@ def test_the_model_that_has_been_trained_since_is_not_the_one_that_was_given_fir
         kt.fit(model, _data(), _one_stage(), **options)
 
 
+@both_backends
 def test_callbacks_see_one_beginning_one_end_and_steps_that_are_counted_on(tmp_path):
     seen = []
 
@@ -382,6 +405,7 @@ class Signal(keras.callbacks.Callback):
             self._send()
 
 
+@both_backends
 @pytest.mark.parametrize(
     ("moment", "steps_kept"),
     [({"step": 2}, 3), ({"step": 6}, 7), ({"in_validation": True}, 3), ({"begin": True}, 3)],
