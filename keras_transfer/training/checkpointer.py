@@ -76,6 +76,12 @@ class Checkpointer(keras.callbacks.Callback):
                 self._keeper.leave(lambda: self._take(batch + 1))
             self._keeper.keep_if_due(lambda: self._take(batch + 1))
 
+    def on_test_begin(self, logs=None):
+        self._keeper.steps_are_running(False)  # also where a callback ended the epoch before its last step
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._keeper.steps_are_running(False)
+
     def _take(self, step: int) -> Snapshot:
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()

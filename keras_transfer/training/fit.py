@@ -67,9 +67,16 @@ class _Done:
     audits: list[Audit] = dataclasses.field(default_factory=list)
     costs: list[StageCost] = dataclasses.field(default_factory=list)
 
-    def snapshot(self, position: Position, weights: Sequence[np.ndarray], training: Training | None = None) -> Snapshot:
+    def snapshot(
+        self,
+        position: Position,
+        weights: Sequence[np.ndarray],
+        training: Training | None = None,
+        result: Result | None = None,
+    ) -> Snapshot:
         """The run at a position, with what has been found until then."""
-        return Snapshot(position, weights, list(self.history.rows), list(self.audits), list(self.costs), training)
+        found = list(self.history.rows), list(self.audits), list(self.costs)
+        return Snapshot(position, weights, *found, training, result)
 
     def take_back(self, begun: Snapshot) -> None:
         """What had been found when the snapshot was taken."""
@@ -187,7 +194,8 @@ def _carry_out(job: _Job, per_stage: Sequence[Sequence[Fate]]) -> Run:
         found, cost = _run_stage(job, number, per_stage[number], done, in_training)
         done.audits.append(found)
         done.costs.append(cost)
-        job.keeper.keep_at_rest(done.snapshot(_at_stage(plan, number + 1), state.values(model)))
+        position = _at_stage(plan, number + 1)
+        job.keeper.keep_at_rest(lambda at=position: done.snapshot(at, state.values(model)))
     settings.objective.leave_compiled(model)
     if begun and begun.result:
         run = _run_of(job, done, settings.objective.read_report(begun.result.report), begun.result.probabilities)
@@ -196,9 +204,11 @@ def _carry_out(job: _Job, per_stage: Sequence[Sequence[Fate]]) -> Run:
         run = _run_of(job, done, *settings.objective.report(model, job.splits, _reported(job.splits), cost))
         if home:
             _write_results(home, run, model)
-        finished = done.snapshot(_at_stage(plan, len(plan)), state.values(model))
-        finished = dataclasses.replace(finished, result=Result(run.report.to_json(), run.probabilities))
-        job.keeper.write(lambda: finished, kept=1)  # a finished run needs no way back
+        result = Result(run.report.to_json(), run.probabilities)
+        job.keeper.write(
+            lambda: done.snapshot(_at_stage(plan, len(plan)), state.values(model), result=result),
+            kept=1,  # a finished run needs no way back
+        )
     if settings.verbose:
         print(f"\n{run.report}")
     return run
@@ -281,11 +291,8 @@ def _watching(
     job: _Job, number: int, done: _Done, before: Sequence[np.ndarray], begun: Snapshot | None, started: float
 ) -> list[keras.callbacks.Callback]:
     """Our own callbacks for a stage; what they keep from epoch to epoch is kept in checkpoints as well."""
-    stage, steps, first_epoch = (
-        job.plan.stages[number],
-        job.splits.steps_per_epoch(job.model),
-        _at_stage(job.plan, number).epoch,
-    )
+    stage, steps = job.plan.stages[number], job.splits.steps_per_epoch(job.model)
+    first_epoch = _at_stage(job.plan, number).epoch
     done.history.stage = stage.name
     keeping: dict[str, keras.callbacks.Callback] = {"history": done.history, "loss guard": LossGuard(stage)}
     if stage.patience:

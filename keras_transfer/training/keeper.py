@@ -79,11 +79,12 @@ class Keeper:
             with self._undisturbed():
                 self._held = self._take(take)
 
-    def keep_at_rest(self, snapshot: Snapshot) -> None:
-        """Keeps the snapshot between two stages: on disk where it is time, otherwise in memory for a signal."""
+    def keep_at_rest(self, take: Callable[[], Snapshot]) -> None:
+        """Keeps a snapshot between two stages: on disk where it is time, otherwise in memory for a signal."""
         self._can_wait = False
-        self._held = snapshot if self.keeps else None
-        self.keep_if_due(lambda: snapshot)
+        if self.keeps:
+            self._held = take()
+            self.keep_if_due(lambda held=self._held: held)
 
     def write(self, take: Callable[[], Snapshot], *, kept: int = KEPT) -> None:
         """Writes a checkpoint now, where anything is kept.

@@ -229,7 +229,10 @@ def where() -> dict[str, Any]:
     """The versions, machine and threads on which the same run ends in the same bits."""
     from keras_transfer.data import pipeline
 
-    ours = importlib.metadata.version("keras_transfer")
+    try:
+        ours = importlib.metadata.version("keras_transfer")
+    except importlib.metadata.PackageNotFoundError:
+        ours = "not installed"
     return json.loads(
         json.dumps({"keras_transfer": ours, **pipeline.engine(), **base_identity.machine(), **_processor()})
     )
