@@ -124,6 +124,30 @@ def assign(model: keras.Model, arrays: Sequence[np.ndarray]) -> None:
         variable.assign(array)
 
 
+def values_of(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
+    """A copy of each variable's raw value: of an optimizer's slots, say, or a metric's sums."""
+    return [np.array(variable.numpy()) for variable in variables]
+
+
+def assign_to(variables: Sequence[keras.Variable], arrays: Sequence[np.ndarray], *, noun: str) -> None:
+    """Puts raw values back that `values_of` took.
+
+    Args:
+        variables: what was read, or the same of a model built anew.
+        arrays: their values.
+        noun: what they are, for the error.
+
+    Raises:
+        ValueError: if number or shapes disagree. Nothing is then assigned.
+    """
+    expected = [tuple(variable.shape) for variable in variables]
+    given = [tuple(np.shape(array)) for array in arrays]
+    if given != expected:
+        raise ValueError(explain(f"These values do not belong to {noun}.", given=given, expected=expected))
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+
+
 def is_seed(variable: keras.Variable) -> bool:
     """Whether the variable is the counter of a random generator (dropout's, say) and not a weight."""
     return variable.path.split("/")[-1] == "seed_generator_state"

@@ -20,7 +20,12 @@ DOORS = {
     "keras_hub": {"backbones/hub.py"},
     "PIL": {"data/decoding.py"},
     "sklearn": {"data/digits.py", "evaluation/report.py", "training/linear_probe.py"},
-    "safetensors": {"adapters/files.py", "adapters/peft.py", "training/feature_store.py"},
+    "safetensors": {
+        "adapters/files.py",
+        "adapters/peft.py",
+        "training/checkpoints.py",
+        "training/feature_store.py",
+    },
     "matplotlib": {f"evaluation/plots/{name}.py" for name in ("contact_sheet", "curves", "fonts", "matrix", "sheet")},
 }
 FREE = {"keras", "numpy", "keras_transfer"}

@@ -164,6 +164,14 @@ class ImageSplits(Splits):
         pictures = [resize(split.examples.picture(int(number), at_least=size), size) for number in numbers]
         return np.array(pictures, "float32").reshape(-1, *size, 3)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Size of the batches and of the pictures, and the augmentation; a function is known by its name only."""
+        how = self.augmentation
+        is_data = isinstance(how, Augmentation)
+        described = dataclasses.asdict(how) if is_data else getattr(how, "__qualname__", type(how).__qualname__)
+        return {**super().settings, "image_size": self.image_size, "augment": described}
+
     def _settings(self) -> str:
         size = "the model's size" if self.image_size is None else "{} x {} pixels".format(*self.image_size)
         return f"{size}, {super()._settings()}, augmentation {self.augment!r}"

@@ -74,6 +74,11 @@ class PromptSplits(TokenSplits):
         super().__init__(parts, batch_size=batch_size, max_length=max_length, buckets=buckets, seed=seed)
         self.separator = separator
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As of all texts, and what stands between prompt and response."""
+        return {**super().settings, "separator": self.separator}
+
     def _pack(self, preprocessor: keras.Layer, split: Split, max_length: int) -> Packed:
         whole = [self._text(split, number) for number in range(len(split))]
         prompts = [prompt + self.separator for prompt in split.examples.prompts]

@@ -40,6 +40,15 @@ def _leave_the_gpu_to_the_backend() -> None:
 _leave_the_gpu_to_the_backend()
 
 
+def engine() -> dict[str, Any]:
+    """The version of TensorFlow, and the threads that it was told to compute with (0: as many as it likes)."""
+    return {
+        "tensorflow": tf.__version__,
+        "threads within an operation": tf.config.threading.get_intra_op_parallelism_threads(),
+        "threads between operations": tf.config.threading.get_inter_op_parallelism_threads(),
+    }
+
+
 class _Calls:
     """Calls of Python from tf.data's threads, and their end.
 

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import numbers
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -141,10 +141,15 @@ class Batches(abc.ABC):
     def whole(self) -> "Splits":
         """The data as they are."""
 
+    @property
+    def kept_in(self) -> str:
+        """Where they are kept if they are features: `"disk"`, `"memory"`, or nowhere (`"off"`)."""
+        return "off"
+
     @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
+    def in_use(self) -> Iterator[Self]:
         """Within it a model takes these batches."""
-        yield
+        yield self
 
     @abc.abstractmethod
     def training_batches(
@@ -222,6 +227,14 @@ class Splits(Batches):
         """SHA-256, in hexadecimal, of classes, content, labels and order of every split; file names do not matter."""
         parts = ["\0".join(self.classes), *(f"{split.name} {split.fingerprint}" for split in self.all)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides about the batches beside the examples and their order, as JSON can hold it.
+
+        Together with `fingerprint` and the seed of a run it says whether two runs see the same batches.
+        """
+        return {"batch_size": int(self.batch_size)}
 
     def steps_per_epoch(self, model: Any = None) -> int:
         """How many batches go through the training set once; the last one may be smaller.

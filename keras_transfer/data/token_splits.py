@@ -226,6 +226,12 @@ class TokenSplits(Splits):
         ]
         return table(rows)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Size of the batches, and where and how far rows are cut and padded."""
+        buckets = None if self.buckets is None else [int(length) for length in self.buckets]
+        return {**super().settings, "max_length": self.max_length, "buckets": buckets}
+
     def _settings(self) -> str:
         length = "the model's length" if self.max_length is None else f"at most {self.max_length} tokens"
         padding = "" if self.buckets is None else f", padded to {', '.join(map(str, self.buckets))}"

@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from keras_transfer import errors
 from keras_transfer.evaluation.formatting import duration, memory_size, table
@@ -69,6 +69,11 @@ class Cost:
         _measure(self, "total_seconds", kind=float)
         if self.peak_memory_bytes is not None:
             _measure(self, "peak_memory_bytes", kind=int)
+
+    @classmethod
+    def from_dict(cls, parts: Mapping[str, Any]) -> Self:
+        """The cost that `dataclasses.asdict` wrote."""
+        return cls(**{**parts, "stages": [StageCost(**stage) for stage in parts["stages"]]})
 
     def __str__(self) -> str:
         rows = [

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from typing import Self
 
 from keras_transfer.errors import explain
 from keras_transfer.evaluation.cost import Cost
@@ -53,6 +54,29 @@ class LanguageReport:
     def to_json(self) -> str:
         """The report as JSON text."""
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self), "perplexity": self.perplexity}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: if the text is no such report.
+        """
+        try:
+            parts = json.loads(text)
+            if parts.pop("format") != FORMAT:
+                raise ValueError("another format")
+            del parts["perplexity"]
+            cost = parts.pop("cost")
+            return cls(**parts, cost=None if cost is None else Cost.from_dict(cost))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                explain(
+                    "This is no report on a language model.",
+                    given=f"{text[:60]!r} ({type(error).__name__}: {error})",
+                    expected="the text that `LanguageReport.to_json()` gave",
+                )
+            ) from error
 
     def __str__(self) -> str:
         lines = [

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from keras_transfer import errors
 from keras_transfer.evaluation.checks import check_classes, check_predictions, check_split
-from keras_transfer.evaluation.cost import Cost, StageCost
+from keras_transfer.evaluation.cost import Cost
 from keras_transfer.evaluation.formatting import LINE_WIDTH, cut, percent, score_text, shortened, table
 
 CLASSES_SHOWN_IN_FULL = 40
@@ -225,7 +225,7 @@ class Report:
             }
             cost = parts["cost"]
             if cost is not None:
-                cost = Cost(**{**cost, "stages": [StageCost(**stage) for stage in cost["stages"]]})
+                cost = Cost.from_dict(cost)
             others = {name: parts[name] for name in ("split", "classes", "accuracy", "macro_f1", "confusion")}
             return cls(per_class=scores, cost=cost, **others)
         except (KeyError, TypeError, AttributeError) as error:

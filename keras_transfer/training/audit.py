@@ -1,7 +1,8 @@
 """What a stage really changed: measured on the weights, not read off the flags."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from keras_transfer.backbones.blocks import Block
 from keras_transfer.errors import explain
 from keras_transfer.plans.fates import Fate
 from keras_transfer.plans.plan import Stage
-from keras_transfer.training.safeguard import Interpolation
+from keras_transfer.training.safeguard import Interpolation, Point
 
 
 class AuditError(RuntimeError):
@@ -43,6 +44,14 @@ class Audit:
     stage: str
     moved: Sequence[Moved]
     interpolation: Interpolation | None = None
+
+    @classmethod
+    def from_dict(cls, parts: Mapping[str, Any]) -> Self:
+        """The audit that `dataclasses.asdict` wrote."""
+        found = parts["interpolation"]
+        if found is not None:
+            found = Interpolation(found["share"], tuple(Point(**point) for point in found["path"]))
+        return cls(parts["stage"], tuple(Moved(**row) for row in parts["moved"]), found)
 
     def __str__(self):
         width = max(len("block"), *(len(moved.block) for moved in self.moved))

@@ -1,4 +1,7 @@
-"""What watches a stage while Keras trains it: history, progress, and the guard against a loss that is no number."""
+"""What watches a stage while Keras trains it: history, progress, early stopping, and the guard of the loss.
+
+Those that keep something from one epoch to the next can give it and take it back: `kept()` and `take_back()`.
+"""
 
 import csv
 import io
@@ -6,6 +9,7 @@ import math
 import pathlib
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -36,11 +40,20 @@ class History(keras.callbacks.Callback):
         super().__init__()
         self.rows: list[dict[str, Any]] = []
         self.stage = ""
-        self.seconds = 0.0
         self._file = file
+        self._seconds_before = 0.0
+
+    def kept(self) -> dict[str, Any]:
+        """Seconds of the running epoch; the rows are for whoever owns the history to keep."""
+        return {"seconds": time.perf_counter() - self._start}
+
+    def take_back(self, kept: Mapping[str, Any]) -> None:
+        """Goes on within an epoch that has run for so long already."""
+        self._seconds_before = kept["seconds"]
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._start = time.perf_counter()
+        self._start = time.perf_counter() - self._seconds_before
+        self._seconds_before = 0.0
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self._start
@@ -48,6 +61,10 @@ class History(keras.callbacks.Callback):
         row |= {name: float(value) for name, value in (logs or {}).items() if name != "learning_rate"}
         row |= {"learning_rate": current_rate(self.model.optimizer), "seconds": round(seconds, 3)}
         self.rows.append(row)
+        self.write()
+
+    def write(self) -> None:
+        """Writes the file, where there is one."""
         if self._file:
             columns = list(dict.fromkeys(name for row in self.rows for name in row))
             text = io.StringIO()
@@ -63,19 +80,20 @@ class Progress(keras.callbacks.Callback):
     In a terminal the line counts the steps as they go; in a log file it comes once an epoch.
     """
 
-    def __init__(self, stage: Stage, *, steps: int, epochs_left_after: int, stream=None):
+    def __init__(self, stage: Stage, *, steps: int, first_epoch: int, epochs_left_after: int, stream=None):
         super().__init__()
-        self._stage, self._steps, self._epochs_left_after = stage, steps, epochs_left_after
+        self._stage, self._steps = stage, steps
+        self._first_epoch, self._epochs_left_after = first_epoch, epochs_left_after
         self._stream = stream or sys.stdout
         self._live = self._stream.isatty()
         self._seconds: list[float] = []
 
     def on_train_begin(self, logs=None):
         self._drawn = 0.0
-        self._done = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = time.perf_counter()
+        self._done = epoch - self._first_epoch
 
     def on_train_batch_end(self, batch, logs=None):
         now = time.perf_counter()
@@ -107,6 +125,24 @@ class Progress(keras.callbacks.Callback):
         self._stream.flush()
 
 
+class EarlyStopping(keras.callbacks.EarlyStopping):
+    """Ends a stage whose validation loss has not improved for `patience` epochs, and goes back to the best weights."""
+
+    _KEPT = ("wait", "stopped_epoch", "best", "best_weights", "best_epoch")
+
+    def __init__(self, patience: int):
+        super().__init__("val_loss", patience=patience, restore_best_weights=True)
+
+    def kept(self) -> dict[str, Any]:
+        """How long it has been waiting, and what for."""
+        return {name: getattr(self, name) for name in self._KEPT}
+
+    def take_back(self, kept: Mapping[str, Any]) -> None:
+        """Goes on waiting."""
+        for name in self._KEPT:
+            setattr(self, name, kept[name])
+
+
 class LossGuard(keras.callbacks.Callback):
     """Stops at the first step whose loss is no number and puts the last good weights back.
 
@@ -116,6 +152,14 @@ class LossGuard(keras.callbacks.Callback):
     def __init__(self, stage: Stage):
         super().__init__()
         self._stage = stage
+
+    def kept(self) -> dict[str, Any]:
+        """The last good weights."""
+        return {"good": self._good}
+
+    def take_back(self, kept: Mapping[str, Any]) -> None:
+        """Goes on with the same good weights."""
+        self._good = kept["good"]
 
     def on_train_begin(self, logs=None):
         self._good = state.values(self.model)
@@ -142,6 +186,43 @@ class LossGuard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._good = state.values(self.model)
+
+
+class OneTraining(keras.callbacks.CallbackList):
+    """Lets several calls of Keras' `fit` look like one to callbacks: one beginning, one end, steps counted on.
+
+    What is left of a broken epoch is a call of its own, since Keras begins epochs at their first step. Without this,
+    `EarlyStopping` would put the best weights back between the calls, and forget how long it has been waiting.
+
+    Args:
+        callbacks: what is called, in order.
+        model: what is trained.
+        **params: what callbacks find in their `params`.
+    """
+
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback], *, model: keras.Model, **params: Any):
+        super().__init__(list(callbacks), add_history=True, model=model, **params)
+        self.steps_before = 0
+        self._begun = False
+        self._last_logs: Mapping[str, Any] | None = None
+
+    def on_train_begin(self, logs=None):
+        if not self._begun:
+            self._begun = True
+            super().on_train_begin(logs)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        super().on_train_batch_begin(batch + self.steps_before, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch + self.steps_before, logs)
+
+    def on_train_end(self, logs=None):
+        self._last_logs = logs
+
+    def end(self) -> None:
+        """Says that the last of the calls is over."""
+        super().on_train_end(self._last_logs)
 
 
 def _clock(seconds: float) -> str:

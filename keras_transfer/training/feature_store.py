@@ -147,6 +147,13 @@ class OnDisk:
     def __len__(self) -> int:
         return self.manifest["examples"]
 
+    @property
+    def largest(self) -> int:
+        """The most bytes that an example takes."""
+        return max(
+            sum(_size(shape, dtype) for shape, dtype in zip(run.shapes, run.dtypes, strict=True)) for run in self._runs
+        )
+
     def take(self, places: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         places = np.asarray(places)
         runs = np.searchsorted(self._first, places, side="right") - 1
@@ -166,12 +173,16 @@ def _read_row(file: int, run: _Run, row: int) -> list[np.ndarray]:
     """The tensors of one example. Read, not mapped: pages of a mapped file count as this process' memory."""
     tensors = []
     for shape, dtype, offset in zip(run.shapes, run.dtypes, run.offsets, strict=True):
-        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        size = _size(shape, dtype)
         content = os.pread(file, size, offset + row * size)
         if len(content) < size:
             raise CorruptError(f"{run.file} ends before example {run.first + row}: it was changed while it was in use")
         tensors.append(np.frombuffer(content, dtype).reshape(shape))
     return tensors
+
+
+def _size(shape: tuple[int, ...], dtype: str) -> int:
+    return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
 
 
 def _joined(rows: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import keras
 import numpy as np
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 Cache = Literal["auto", "off", "memory", "disk"]
 CACHES = ("auto", "off", "memory", "disk")
-# Features that are larger than this many times the input cost more to read than to compute, mostly.
-_LARGEST = 8
+# Features of an example that are larger than this many bytes cost about as much to read as to compute.
+_LARGEST = 4e6
 # No more than this share of what is free is taken, of the disk and of the memory.
 _SHARE = 0.5
 _BATCH = 32
@@ -38,7 +38,7 @@ class Keeping:
 
     Attributes:
         cache: `"auto"`, `"off"`, `"memory"` or `"disk"`.
-        views: how many augmented versions of each example are kept; 0, and where nobody says, the example as it is.
+        views: how many augmented versions of each example are kept; 0 is the example as it is.
         folder: where on disk.
     """
 
@@ -65,6 +65,14 @@ class Keeping:
                 )
             )
 
+    def with_views(self, views: int) -> Self:
+        """The same, with so many versions where nobody has said how many."""
+        return dataclasses.replace(self, views=views) if self.views is None else self
+
+    def as_begun(self, kept_in: str) -> Self:
+        """The same, kept where a stage that goes on has kept its features; or not kept, as it has not."""
+        return dataclasses.replace(self, cache=kept_in)
+
 
 class Features(Batches):
     """Data of which a model's frozen part has been computed: x is what was kept of each example.
@@ -85,10 +93,14 @@ class Features(Batches):
     def whole(self) -> Splits:
         return self._splits
 
+    @property
+    def kept_in(self) -> str:
+        return "memory" if self._store.folder is None else "disk"
+
     @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
+    def in_use(self) -> Iterator[Self]:
         with self.cut.taken():
-            yield
+            yield self
 
     def training_batches(
         self, model: Any, *, seed: int | None = None, first_step: int = 0, epochs: int | None = None
@@ -158,6 +170,10 @@ class _Store:
         """Whether the features of a split are there already."""
         facts = self._facts(split, view)
         return self.folder is not None and facts is not None and feature_store.has(self.folder, facts)
+
+    def size_of(self, split: Split, view: int | None) -> int:
+        """The most bytes that an example takes, of features that are there."""
+        return self.rows(split, view).largest
 
     def _found_or_computed(self, split: Split, view: int | None) -> Rows:
         if self.folder is None:
@@ -260,31 +276,26 @@ def _decided(
     store = _Store(splits, model, cut, seed=seed, folder=None if keeping.cache == "memory" else keeping.folder)
     wanted = [(splits.train, view) for view in needed] + [(split, None) for split in splits.all[1:]]
     passes = f"{len(needed)} {'pass' if len(needed) == 1 else 'passes'} over train instead of {len(epochs)}"
-    if identified and not cut.is_inside_a_layer and all(store.has(split, view) for split, view in wanted):
-        return Features(splits, model, cut, store, views), _found(splits, keeping, views)
+    # Not by what lies on disk already: the same line is to come to the same, whatever ran before it.
     if keeping.cache == "auto" and len(needed) >= len(epochs):
         return _Not(f"{passes} saves nothing", "more epochs")
-
-    tried = _tried(model, cut, splits)
+    there = identified and not cut.is_inside_a_layer and all(store.has(split, view) for split, view in wanted)
+    tried = (cut, store.size_of(*wanted[0])) if there else _tried(model, cut, splits)
     if tried is None:
         return _Not("the model does not come to the same when it is run in two parts", "a model that can be cut")
     store.cut, size = tried
     total = size * sum(_count(splits, split, model) for split, _ in wanted)
     if keeping.cache == "auto":
-        largest = _LARGEST * _input_size(splits, model)
-        if size > largest:
-            return _Not(f"{size / 1e6:.1f} MB an example, more than {largest / 1e6:.1f}, cost more to read", "")
-        if not identified or total > _SHARE * _free_disk(keeping.folder):
+        if size > _LARGEST:
+            return _Not(f"{size / 1e6:.1f} MB an example cost more to read than they save", "")
+        if not identified or (not there and total > _SHARE * _free_disk(keeping.folder)):
             store.folder = None
             if total > _SHARE * _free_memory():
                 return _Not(f"{total / 1e9:.1f} GB are more than half of what is free", "")
     place = "memory" if store.folder is None else str(store.folder)
-    said = f"features: {store.cut}; {passes}, {total / 1e6:.1f} MB in {place}{_unaugmented(splits, views)}"
-    return Features(splits, model, store.cut, store, views), said
-
-
-def _found(splits: Splits, keeping: Keeping, views: Sequence[int | None]) -> str:
-    return f"features: found in {keeping.folder}, none computed{_unaugmented(splits, views)}"
+    said = f"{store.cut}; {passes}, {total / 1e6:.1f} MB in {place}"
+    said = f"found in {place}, none computed" if there else said
+    return Features(splits, model, store.cut, store, views), f"features: {said}{_unaugmented(splits, views)}"
 
 
 def _unaugmented(splits: Splits, views: Sequence[int | None]) -> str:
@@ -337,12 +348,6 @@ def _some_inputs(splits: Splits, model: keras.Model, count: int = 2) -> Any:
     rows = np.linspace(0, _count(splits, split, model) - 1, count).astype(int)
     x = splits.without_pictures(split, model, rows)[0]
     return splits.peek(split, rows, model) if x is None else x
-
-
-def _input_size(splits: Splits, model: keras.Model) -> int:
-    """The bytes of one example as the model takes it."""
-    x = keras.tree.flatten(_some_inputs(splits, model))
-    return sum(array.nbytes for array in x) // len(x[0])
 
 
 def _count(splits: Splits, split: Split, model: keras.Model) -> int:

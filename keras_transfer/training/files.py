@@ -1,11 +1,21 @@
 """Files that are written whole or not at all."""
 
+import contextlib
+import errno
 import os
 import pathlib
+from collections.abc import Iterator
+
+from keras_transfer.errors import explain
+
+_PREFIX = ".unfinished."
 
 
 def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
     """Writes a file so that a reader, or a kill at any moment, finds the old content or the new, never a part.
+
+    Raises:
+        OSError: where it cannot be written, a full disk for one; what was there before is then still there.
 
     Example:
 
@@ -15,10 +25,52 @@ def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
     >>> path.read_text()
     'done'
     """
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Lends another name beside `path`, of the same ending; what was written there takes its place when it is whole.
+
+    Raises:
+        OSError: as `write_whole`.
+    """
     path = pathlib.Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    with open(unfinished, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    unfinished = path.with_name(f"{_PREFIX}{os.getpid()}.{path.name}")
+    try:
+        yield unfinished
+        _flush(unfinished)
+        os.replace(unfinished, path)
+        _flush(
+            path.parent
+        )  # the name is an entry of the folder, and outlives a loss of power only once that is written
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(
+                error.errno,
+                explain(
+                    "The disk is full.",
+                    given=f"{path}, which could not be written",
+                    expected="room for it; whatever was written before is whole",
+                    to_mend="make room, and start the same line again: it goes on from the last checkpoint",
+                ),
+            ) from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def clear_unfinished(folder: pathlib.Path) -> None:
+    """Removes what a killed process was writing. Only for whoever alone may write there."""
+    for left in folder.glob(f"{_PREFIX}*"):
+        left.unlink(missing_ok=True)
+
+
+def _flush(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,11 +1,8 @@
 """`fit`: a plan carried out on a model, stage by stage, and audited."""
 
-import contextlib
 import dataclasses
 import json
 import os
-import pathlib
-import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,21 +13,26 @@ import numpy as np
 from keras_transfer import state
 from keras_transfer.adapters import attach
 from keras_transfer.backbones import freezing, hub
-from keras_transfer.data.splits import Batches, Splits
+from keras_transfer.data.splits import Batches, Split, Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.evaluation.cost import Cost, StageCost
+from keras_transfer.evaluation.language_report import LanguageReport
+from keras_transfer.evaluation.report import Report
 from keras_transfer.plans.fates import Fate, fates
 from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.training import compilation
 from keras_transfer.training.audit import Audit, audit
-from keras_transfer.training.callbacks import History, LossGuard, Progress
+from keras_transfer.training.callbacks import EarlyStopping, History, LossGuard, OneTraining, Progress
+from keras_transfer.training.checkpointer import Checkpointer
 from keras_transfer.training.features import Cache, Keeping, features
-from keras_transfer.training.files import write_whole
 from keras_transfer.training.initial_weights import draw_anew
+from keras_transfer.training.keeper import Keeper
 from keras_transfer.training.linear_probe import linear_head, start_from_probe
 from keras_transfer.training.objectives import Objective, objective_of
 from keras_transfer.training.run import Run
 from keras_transfer.training.safeguard import safeguard
+from keras_transfer.training.snapshot import Position, Result, Snapshot, Training
+from keras_transfer.training.workdir import Workdir, identify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +46,44 @@ class _Settings:
     jit_compile: bool | str
     keeping: Keeping
     verbose: bool
-    workdir: pathlib.Path | None
     objective: Objective
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One call of `fit`: what is to be done on what, and where it is kept."""
+
+    model: keras.Model
+    splits: Splits
+    plan: Plan
+    settings: _Settings
+    home: Workdir | None = None
+    keeper: Keeper = dataclasses.field(default_factory=lambda: Keeper(None))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Done:
+    """What has been found so far: rows of the history, and audit and cost of the stages that are done."""
+
+    history: History
+    audits: list[Audit] = dataclasses.field(default_factory=list)
+    costs: list[StageCost] = dataclasses.field(default_factory=list)
+
+    def snapshot(
+        self,
+        position: Position,
+        weights: Sequence[np.ndarray],
+        training: Training | None = None,
+        result: Result | None = None,
+    ) -> Snapshot:
+        """The run at a position, with what has been found until then."""
+        found = list(self.history.rows), list(self.audits), list(self.costs)
+        return Snapshot(position, weights, *found, training, result)
+
+    def take_back(self, begun: Snapshot) -> None:
+        """What had been found when the snapshot was taken."""
+        self.history.rows[:], self.audits[:], self.costs[:] = begun.history, begun.audits, begun.costs
+        self.history.write()
 
 
 def fit(
@@ -59,6 +97,9 @@ def fit(
     class_weight: str | Mapping[str, float] | None = None,
     precision: str | None = None,
     jit_compile: bool | str = "auto",
+    restart: bool = False,
+    checkpoint_seconds: float = 30.0,
+    checkpoint_steps: int | None = None,
     cache: Cache = "auto",
     cache_views: int | None = None,
     verbose: bool = True,
@@ -68,29 +109,43 @@ def fit(
     The order of the pictures, their augmentation and every dropout follow from `seed`. The model is left trained, as
     its last stage had it (what is awake, what is frozen), and compiled with stock parts.
 
+    With a `workdir` the run can be killed at any moment. The same line started again, with the model built again as it
+    was at first, goes on from the last checkpoint and ends in the very weights, history and report of an unbroken run:
+    bit for bit on the same machine, versions and threads; where these have changed, it says so. On SIGTERM and Ctrl-C
+    a checkpoint is written before the process ends. A finished run is not trained again: its results are read. Whatever
+    `callbacks` of your own keep to themselves is outside this promise, and they see the steps since the last checkpoint
+    twice.
+
     Args:
         model: a classifier; it is trained in place.
         splits: the data, from `kt.data`.
         plan: what to do, from `kt.staged_fine_tuning` and its like or made by hand.
-        workdir: a folder for the run's files: history.csv, plan, audit and report, TensorBoard logs, the model. `None`
-            writes nothing.
+        workdir: a folder for the run's files: history.csv, plan, audit and report, TensorBoard logs, the model, and the
+            last two checkpoints. `None` writes nothing.
         seed: of everything random.
         callbacks: Keras callbacks of your own, called in every stage with epochs counted on from stage to stage.
         class_weight: `"balanced"` weighs every class by its rarity, a mapping gives each class name its weight.
         precision: `"mixed_bfloat16"` or `"mixed_float16"` lets the body compute in half precision while it trains.
         jit_compile: whether steps go through XLA; `"auto"` does on accelerators.
+        restart: discard what `workdir` holds of a run, and start afresh.
+        checkpoint_seconds: at least so long from one checkpoint to the next; longer where writing them is slow, so that
+            they take less than 2 % of the time.
+        checkpoint_steps: a checkpoint every so many steps instead, whatever it costs.
         cache: where what the frozen part makes of each example is kept, so that it is computed once and not in every
             epoch: `"disk"` (found again by later runs, see `kt.cache`), `"memory"`, nowhere (`"off"`), or where it
-            fits and pays (`"auto"`).
+            fits and pays (`"auto"`). The weights are then the same to rounding.
         cache_views: how many augmented versions of each picture are then kept, for the epochs to take in turn: those of
-            the first epochs; 0 keeps the picture as it is. As many as there are epochs is what `"off"` comes to.
+            the first epochs. As many as there are epochs is what `"off"` comes to; 0 keeps the picture as it is. If not
+            given, 0 where the head trains alone, else 4: what more would buy was within the noise.
         verbose: whether to say what is going on.
 
     Returns:
         The `kt.Run`: history, audits, report, and where the files are.
 
     Raises:
-        ValueError: if model, data and plan do not fit together; before anything is trained.
+        ValueError: if model, data and plan do not fit together; if the workdir holds another run, is in use by a live
+            process or cannot be written to. Before anything is trained.
+        OSError: if the disk is full; the last checkpoint is then still there.
         NonFiniteLossError: if the loss becomes NaN or infinite; the model then holds its last good weights.
         AuditError: if a stage moved what it was to leave alone, or did not move what it was to train.
 
@@ -111,125 +166,248 @@ def fit(
     _check_adapters(model, plan)
     if any(stage.start == "probe" for stage in plan):
         linear_head(model)  # or the reason why there is none, before anything is trained
-    folder = _open_workdir(workdir, plan, splits, seed)
-    settings = _Settings(
-        seed,
-        callbacks,
-        _class_weights(class_weight, splits),
-        precision,
-        jit_compile,
-        Keeping(cache, cache_views),
-        verbose,
-        folder,
-        objective,
-    )
-    if verbose:
-        print(plan)
-    state.seed(model, seed)
-    history = History(folder / "history.csv" if folder else None)
-    audits: list[Audit] = []
-    costs: list[StageCost] = []
-    batches: Batches = splits
-    for number, (stage, stage_fates) in enumerate(zip(plan, per_stage, strict=True)):
-        first_epoch = sum(done.epochs for done in plan.stages[:number])
-        stage_audit, cost, batches = _run_stage(
-            model, splits, stage, stage_fates, first_epoch, plan.epochs, history, settings
+    _check_keeping(workdir, restart, checkpoint_seconds, checkpoint_steps)
+    weights = _class_weights(class_weight, splits)
+    keeping = Keeping(cache, cache_views)
+    settings = _Settings(seed, callbacks, weights, precision, jit_compile, keeping, verbose, objective)
+    job = _Job(model, splits, plan, settings)
+    if workdir is None:
+        return _carry_out(job, per_stage)
+    choices = {"seed": seed, "class_weight": weights, "precision": precision, "jit_compile": jit_compile}
+    choices |= {"cache": cache, "cache_views": cache_views}
+    with Workdir.opened(workdir, identify(model, splits, plan, choices), restart=restart) as home:
+        keeper = Keeper(
+            home.checkpoints,
+            seconds=checkpoint_seconds,
+            steps=checkpoint_steps,
+            expected_bytes=_CHECKPOINT_TO_MODEL * sum(value.nbytes for value in state.values(model)),
         )
-        audits.append(stage_audit)
-        costs.append(cost)
-    objective.leave_compiled(model)
+        with keeper.listening():
+            return _carry_out(dataclasses.replace(job, home=home, keeper=keeper), per_stage)
 
-    split = splits.test or splits.validation or splits.train
-    cost = Cost(costs, sum(stage.seconds for stage in costs), _peak_memory())
-    # What half precision made of the frozen part is not what the model makes of it now.
-    measured_on = batches if settings.precision is None else splits
-    with measured_on.in_use():
-        result, probabilities = objective.report(model, measured_on, split, cost)
-    run = Run(plan, history.rows, audits, result, probabilities, folder, splits, split, model)
-    if folder:
-        _write_results(folder, run, model)
-    if verbose:
-        print(f"\n{result}")
+
+# A checkpoint holds the weights, two slots of the optimizer for each, and the last good weights.
+_CHECKPOINT_TO_MODEL = 4
+
+
+def _carry_out(job: _Job, per_stage: Sequence[Sequence[Fate]]) -> Run:
+    """Carries out what is left of the plan: all of it, or what comes after the last checkpoint."""
+    model, plan, settings, home = job.model, job.plan, job.settings, job.home
+    if settings.verbose:
+        print(plan)
+    state.seed(model, settings.seed)
+    done = _Done(History(home.folder / "history.csv" if home else None))
+    begun = job.keeper.last()
+    if begun is not None:
+        _go_back_to(begun, job, per_stage, done)
+    first = begun.position.stage if begun else 0
+    batches: Batches = job.splits
+    for number in range(first, len(plan)):
+        in_training = begun if begun and begun.training and number == first else None
+        found, cost, batches = _run_stage(job, number, per_stage[number], done, in_training)
+        done.audits.append(found)
+        done.costs.append(cost)
+        position = _at_stage(plan, number + 1)
+        job.keeper.keep_at_rest(lambda at=position: done.snapshot(at, state.values(model)))
+    settings.objective.leave_compiled(model)
+    if begun and begun.result:
+        run = _run_of(job, done, settings.objective.read_report(begun.result.report), begun.result.probabilities)
+    else:
+        cost = Cost(done.costs, sum(stage.seconds for stage in done.costs), _peak_memory())
+        # What half precision made of the frozen part is not what the model makes of it now.
+        measured_on = batches if settings.precision is None else job.splits
+        with measured_on.in_use():
+            run = _run_of(job, done, *settings.objective.report(model, measured_on, _reported(job.splits), cost))
+        if home:
+            _write_results(home, run, model)
+        result = Result(run.report.to_json(), run.probabilities)
+        job.keeper.write(
+            lambda: done.snapshot(_at_stage(plan, len(plan)), state.values(model), result=result),
+            kept=1,  # a finished run needs no way back
+        )
+    if settings.verbose:
+        print(f"\n{run.report}")
     return run
 
 
+def _go_back_to(begun: Snapshot, job: _Job, per_stage: Sequence[Sequence[Fate]], done: _Done) -> None:
+    """Puts the model where the snapshot was taken, but for what the stage in training does itself."""
+    model, plan, position = job.model, job.plan, begun.position
+    if job.settings.verbose:
+        print(f"\n{_said_of(begun, plan)}")
+    # The stages that are done have left adapters on the model, and blocks awake or frozen.
+    for stage, stage_fates in zip(plan.stages[: position.stage], per_stage[: position.stage], strict=True):
+        prepare(model, stage, stage_fates, dataclasses.replace(job.settings, verbose=False))
+    done.take_back(begun)
+    if begun.training is None:
+        state.assign(model, begun.weights)
+
+
+def _said_of(begun: Snapshot, plan: Plan) -> str:
+    position = begun.position
+    if begun.result:
+        return "This run is finished: its results are read, and nothing is trained."
+    if begun.training is None:
+        return f"Goes on after {position.stage} of {len(plan)} stages."
+    epoch = position.epoch - _at_stage(plan, position.stage).epoch + 1
+    return f"Goes on in {plan.stages[position.stage].name}: epoch {epoch}, after {position.step} of its steps."
+
+
+def _at_stage(plan: Plan, number: int) -> Position:
+    """Where a stage begins: its epochs are counted on from those of the stages before it, as the plan has them."""
+    return Position(number, sum(stage.epochs for stage in plan.stages[:number]))
+
+
+def _reported(splits: Splits) -> Split:
+    return splits.test or splits.validation or splits.train
+
+
+def _run_of(job: _Job, done: _Done, result: Report | LanguageReport, probabilities: np.ndarray | None) -> Run:
+    folder = job.home.folder if job.home else None
+    split = _reported(job.splits)
+    return Run(job.plan, done.history.rows, done.audits, result, probabilities, folder, job.splits, split, job.model)
+
+
 def _run_stage(
-    model: keras.Model,
-    splits: Splits,
-    stage: Stage,
-    stage_fates: Sequence[Fate],
-    first_epoch: int,
-    all_epochs: int,
-    history: History,
-    settings: _Settings,
+    job: _Job, number: int, stage_fates: Sequence[Fate], done: _Done, begun: Snapshot | None
 ) -> tuple[Audit, StageCost, Batches]:
-    """Prepares, trains and audits one stage; its epochs are counted on from `first_epoch`.
+    """Prepares, trains and audits one stage, or the rest of it from where `begun` was taken.
 
     Returns:
         What moved, what it cost, and what the model was trained and measured on.
     """
-    steps = splits.steps_per_epoch(model)
-    epochs = range(first_epoch, first_epoch + stage.epochs)
-    started = time.perf_counter()
+    model, splits, settings, stage = job.model, job.splits, job.settings, job.plan.stages[number]
+    started = time.perf_counter() - (begun.training.seconds if begun else 0.0)
     stage_fates = prepare(model, stage, stage_fates, settings)
-    history.stage = stage.name
+    if begun:
+        state.assign(model, begun.weights)
     if settings.verbose:
         print(f"\n{_headline(stage, stage_fates)}")
-    all_steps = steps * stage.epochs
     with (
         compilation.computing_in(model, settings.precision),
-        compilation.averaging_over(model, stage, all_steps),
+        compilation.averaging_over(model, stage, stage.epochs * splits.steps_per_epoch(model)),
         hub.taking_packed_inputs(model),
-        contextlib.ExitStack() as feeding,
+        _batches(job, number, stage_fates, begun).in_use() as batches,
     ):
-        kept = features(model, splits, settings.keeping, epochs=epochs, seed=settings.seed, verbose=settings.verbose)
-        batches = kept or splits
-        feeding.enter_context(batches.in_use())
-        if stage.start == "probe":
+        if begun is None and stage.start == "probe":
             start_from_probe(model, batches, seed=settings.seed, class_weight=settings.class_weight)
-        before = state.values(model)
-        watching = [history, LossGuard(stage)]
-        if settings.verbose:
-            watching.append(Progress(stage, steps=steps, epochs_left_after=all_epochs - epochs.stop))
-        if stage.patience:
-            watching.append(
-                keras.callbacks.EarlyStopping("val_loss", patience=stage.patience, restore_best_weights=True)
-            )
-        if settings.workdir:
-            watching.append(keras.callbacks.TensorBoard(settings.workdir / "tensorboard", write_graph=False))
-        validation = splits.validation and batches.evaluation_batches(splits.validation, model, in_order=False)
-        settings.objective.compile(
-            model,
-            compilation.optimizer(stage, stage_fates, all_steps, settings.precision),
-            settings.jit_compile,
-        )
-        model.fit(
-            batches.training_batches(model, seed=settings.seed, first_step=epochs.start * steps, epochs=epochs.stop),
-            initial_epoch=epochs.start,
-            epochs=epochs.stop,
-            steps_per_epoch=steps,
-            validation_data=validation,
-            class_weight=settings.class_weight,
-            callbacks=[*watching, *settings.callbacks],
-            shuffle=False,  # the batches come shuffled, by a rule that a later run can repeat
-            verbose=0,
-        )
+        before = begun.training.before if begun else state.values(model)
+        watching = _watching(job, number, done, batches, before, begun, started)
+        _train(job, number, stage_fates, batches, watching, begun)
         found = audit(model, stage, stage_fates, before)
         if stage.safeguard and splits.validation:
             found = dataclasses.replace(found, interpolation=safeguard(model, batches, before))
     if stage.safeguard and settings.verbose:
         print(found.interpolation or "safeguard: no validation split to go by, so the stage is kept whole")
     seconds = time.perf_counter() - started
-    done = sum(row["stage"] == stage.name for row in history.rows)
+    epochs = sum(row["stage"] == stage.name for row in done.history.rows)
     cost = StageCost(
         name=stage.name,
-        epochs=done,
+        epochs=epochs,
         seconds=seconds,
-        examples_per_second=done * len(splits.train) / seconds,
+        examples_per_second=epochs * len(splits.train) / seconds,
         trainable_parameters=sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),
-        steps=done * steps,
+        steps=epochs * splits.steps_per_epoch(model),
     )
     return found, cost, batches
+
+
+def _batches(job: _Job, number: int, stage_fates: Sequence[Fate], begun: Snapshot | None) -> Batches:
+    """What the model is trained and measured on within a stage: the data, or the features kept of them.
+
+    A stage that has begun goes on as it began, whatever would be chosen now.
+    """
+    settings, first_epoch = job.settings, _at_stage(job.plan, number).epoch
+    keeping = settings.keeping if begun is None else settings.keeping.as_begun(begun.training.kept_in)
+    body_trains = any(not fate.frozen for fate in stage_fates[:-1])
+    return (
+        features(
+            job.model,
+            job.splits,
+            keeping.with_views(4 if body_trains else 0),
+            epochs=range(first_epoch, first_epoch + job.plan.stages[number].epochs),
+            seed=settings.seed,
+            verbose=settings.verbose,
+        )
+        or job.splits
+    )
+
+
+def _watching(
+    job: _Job,
+    number: int,
+    done: _Done,
+    batches: Batches,
+    before: Sequence[np.ndarray],
+    begun: Snapshot | None,
+    started: float,
+) -> list[keras.callbacks.Callback]:
+    """Our own callbacks for a stage; what they keep from epoch to epoch is kept in checkpoints as well."""
+    stage, steps = job.plan.stages[number], job.splits.steps_per_epoch(job.model)
+    first_epoch = _at_stage(job.plan, number).epoch
+    done.history.stage = stage.name
+    keeping: dict[str, keras.callbacks.Callback] = {"history": done.history, "loss guard": LossGuard(stage)}
+    if stage.patience:
+        keeping["early stopping"] = EarlyStopping(stage.patience)
+    watching = list(keeping.values())
+    if job.settings.verbose:
+        left_after = job.plan.epochs - first_epoch - stage.epochs
+        watching.append(Progress(stage, steps=steps, first_epoch=first_epoch, epochs_left_after=left_after))
+    if job.home:
+        watching.append(keras.callbacks.TensorBoard(job.home.folder / "tensorboard", write_graph=False))
+        watching.append(
+            Checkpointer(
+                job.keeper,
+                stage=number,
+                steps=steps,
+                before=before,
+                kept_in=batches.kept_in,
+                callbacks=keeping,
+                snapshot=done.snapshot,
+                begun=begun,
+                started=started,
+            )
+        )
+    return watching
+
+
+def _train(
+    job: _Job,
+    number: int,
+    stage_fates: Sequence[Fate],
+    batches: Batches,
+    watching: Sequence[keras.callbacks.Callback],
+    begun: Snapshot | None,
+) -> None:
+    """Trains a prepared stage, or the rest of it from where `begun` was taken."""
+    model, splits, settings, stage = job.model, job.splits, job.settings, job.plan.stages[number]
+    start = _at_stage(job.plan, number)
+    last_epoch = start.epoch + stage.epochs
+    steps = splits.steps_per_epoch(model)
+    settings.objective.compile(
+        model,
+        compilation.optimizer(stage, stage_fates, steps * stage.epochs, settings.precision),
+        settings.jit_compile,
+    )
+    model.optimizer.build(model.trainable_variables)
+    callbacks = OneTraining([*watching, *settings.callbacks], model=model, epochs=last_epoch, steps=steps)
+    validation = batches.evaluation_batches(splits.validation, model, in_order=False) if splits.validation else None
+    for left in (begun.position if begun else start).stretches(steps, last_epoch):
+        callbacks.steps_before = steps - left.steps
+        model.fit(
+            batches.training_batches(model, seed=settings.seed, first_step=left.first_step, epochs=left.last_epoch),
+            initial_epoch=left.first_epoch,
+            epochs=left.last_epoch,
+            steps_per_epoch=left.steps,
+            validation_data=validation,
+            class_weight=settings.class_weight,
+            callbacks=callbacks,
+            shuffle=False,  # the batches come shuffled, by a rule that a later run can repeat
+            verbose=0,
+        )
+        if model.stop_training:
+            break
+    callbacks.end()
 
 
 def prepare(model: keras.Model, stage: Stage, stage_fates: Sequence[Fate], settings: _Settings) -> Sequence[Fate]:
@@ -343,40 +521,23 @@ def _class_weights(class_weight, splits: Splits) -> dict[int, float] | None:
     return {index: float(class_weight[name]) for index, name in enumerate(splits.classes)}
 
 
-def _open_workdir(workdir, plan: Plan, splits: Splits, seed: int) -> pathlib.Path | None:
-    if workdir is None:
-        return None
-    folder = pathlib.Path(workdir)
-    if (folder / "run.json").exists():
-        raise ValueError(
-            explain(
-                "The workdir holds a run already.",
-                given=str(folder),
-                expected="a folder that is empty or does not exist yet",
-                to_mend="give another folder, or delete this one",
-            )
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "plan": plan.to_dict(),
-        "seed": seed,
-        "data": splits.fingerprint,
-        "classes": list(splits.classes),
-        "backend": keras.backend.backend(),
-        "keras": keras.__version__,
-        "python": platform.python_version(),
-    }
-    write_whole(folder / "run.json", json.dumps(facts, indent=2))
-    return folder
+def _check_keeping(workdir: object, restart: bool, seconds: float, steps: int | None) -> None:
+    """Raises a `ValueError` for arguments about keeping a run that mean nothing."""
+    for name, given, fine, expected in (
+        ("checkpoint_seconds", seconds, seconds >= 0, "a number of seconds"),
+        ("checkpoint_steps", steps, steps is None or steps >= 1, "None, or a number of steps from 1 up"),
+        ("checkpoint_steps", steps, steps is None or workdir is not None, "a workdir, where checkpoints can go"),
+        ("restart", restart, not restart or workdir is not None, "a workdir, whose run is to be discarded"),
+    ):
+        if not fine:
+            raise ValueError(explain(f"`{name}` of fit is out of place.", given=repr(given), expected=expected))
 
 
-def _write_results(folder: pathlib.Path, run: Run, model: keras.Model) -> None:
-    write_whole(folder / "audit.json", json.dumps([dataclasses.asdict(row) for row in run.audits], indent=2))
-    write_whole(folder / "report.json", run.report.to_json())
-    write_whole(folder / "report.txt", str(run))
-    unfinished = folder / ".unfinished.keras"
-    model.save(unfinished)
-    os.replace(unfinished, folder / "model.keras")
+def _write_results(home: Workdir, run: Run, model: keras.Model) -> None:
+    home.write("audit.json", json.dumps([dataclasses.asdict(row) for row in run.audits], indent=2))
+    home.write("report.json", run.report.to_json())
+    home.write("report.txt", str(run))
+    home.save_model(model)
 
 
 def _peak_memory() -> int:

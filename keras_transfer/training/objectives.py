@@ -35,6 +35,10 @@ class Objective(abc.ABC):
     ) -> tuple[Report | LanguageReport, np.ndarray | None]:
         """The report on one split, and the class probabilities that it was made from, where there are any."""
 
+    @abc.abstractmethod
+    def read_report(self, text: str) -> Report | LanguageReport:
+        """The report that was written as JSON."""
+
 
 class Classification(Objective):
     """One class for each example."""
@@ -65,6 +69,9 @@ class Classification(Objective):
     def report(self, model, splits, split, cost):
         probabilities = predict_split(model, splits, split)
         return report(split.labels, probabilities, splits.classes, split=split.name, cost=cost), probabilities
+
+    def read_report(self, text):
+        return Report.from_json(text)
 
 
 class NextToken(Objective):
@@ -108,6 +115,9 @@ class NextToken(Objective):
         batches = splits.whole.evaluation_batches(split, model, in_order=False)
         found = measured.evaluate(batches, verbose=0, return_dict=True)
         return LanguageReport(split.name, found["cross_entropy"], found["accuracy"], len(split), cost), None
+
+    def read_report(self, text):
+        return LanguageReport.from_json(text)
 
 
 def objective_of(splits: Splits) -> Objective:

@@ -273,13 +273,6 @@ def test_the_workdir_holds_what_happened(tmp_path):
     assert not list((tmp_path / "run").glob(".*"))
 
 
-def test_a_workdir_with_a_run_in_it_is_refused(tmp_path):
-    model = classifier()
-    _fit(model, kt.feature_extraction(model, epochs=1), workdir=tmp_path)
-    with pytest.raises(ValueError, match="holds a run already"):
-        _fit(model, kt.feature_extraction(model, epochs=1), workdir=tmp_path)
-
-
 def test_what_was_trained_loads_without_this_package(tmp_path):
     model = classifier(("dark", "light"))
     _fit(model, kt.staged_fine_tuning(model, epochs=(1, 1)))

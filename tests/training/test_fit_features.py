@@ -234,7 +234,7 @@ def test_auto_goes_to_memory_where_the_disk_is_too_full_and_nowhere_where_both_a
 
 
 def test_features_much_larger_than_pictures_are_not_kept_unasked(capsys, monkeypatch):
-    monkeypatch.setattr(features, "_LARGEST", 0.001)
+    monkeypatch.setattr(features, "_LARGEST", 16)
     model, data = _residual()
     kt.fit(model, data, _stages("head"))
     assert "cost more to read" in capsys.readouterr().out
@@ -251,7 +251,7 @@ def test_a_function_that_augments_cannot_be_told_from_others_so_it_is_not_kept_o
     _assert_same(_trained(make, _stages("head"), cache_views=3), _trained(make, _stages("head"), cache="off"))
     assert not [entry for entry in cache.entries() if "train" in entry.of]
     with pytest.raises(ValueError, match="a function as `augment`"):
-        _trained(make, _stages("head"), cache="disk")
+        _trained(make, _stages("head"), cache="disk", cache_views=3)
 
 
 def test_asked_for_and_impossible_is_an_error():

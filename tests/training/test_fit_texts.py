@@ -137,6 +137,35 @@ def test_training_from_random_weights_redraws_a_language_model_whose_head_is_its
     assert not np.allclose(before[0], state.values(model)[0], atol=1e-3)
 
 
+class _BreakOff(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == 5:  # of three in an epoch
+            raise InterruptedError
+
+
+@pytest.mark.parametrize("kind", ["labelled texts", "a language model"])
+def test_broken_off_in_an_epoch_it_ends_where_an_unbroken_run_ends(tmp_path, kind):
+    def start(**options):
+        keras.utils.clear_session(free_memory=False)
+        model = _classifier() if kind == "labelled texts" else _language_model()
+        plan = kt.lora(model, rank=2, targets="attention", epochs=3, dropout=0.2)
+        return kt.fit(model, texts, plan, verbose=False, **options), state.values(model)
+
+    texts = _reviews(batch_size=8)
+    if kind == "a language model":
+        texts = kt.data.texts((FINE + DULL) * 3, label=False, batch_size=8, validation=0.25)
+    options = {"workdir": tmp_path, "checkpoint_steps": 1}
+    with pytest.raises(InterruptedError):
+        start(callbacks=[_BreakOff()], **options)
+    (run, weights), (whole, expected) = start(**options), start()
+    for here, there in zip(weights, expected, strict=True):
+        np.testing.assert_array_equal(here, there)
+    assert [{**row, "seconds": 0} for row in run.history] == [{**row, "seconds": 0} for row in whole.history]
+    again, weights = start(**options)  # finished: read, not trained
+    assert again.report == run.report
+    np.testing.assert_array_equal(weights[0], expected[0])
+
+
 def test_texts_without_labels_are_refused_by_a_classifier():
     texts, model = kt.data.texts(FINE + DULL, label=False, batch_size=4, validation=0.25), _classifier()
     with pytest.raises(ValueError, match="they are for a language model"):
