@@ -109,8 +109,8 @@ class Cut:
     Example:
 
     >>> inputs = keras.Input((4,))
-    >>> low = keras.layers.Dense(3, name="low", trainable=False)
-    >>> model = keras.Model(inputs, keras.layers.Dense(2, name="head")(low(inputs)))
+    >>> model = keras.Model(inputs, keras.layers.Dense(2, name="head")(keras.layers.Dense(3, name="low")(inputs)))
+    >>> freezing.wake(model, [model.get_layer("head")])
     >>> found = deepest_cut(model)
     >>> [layer.name for layer in found.layers], found.shapes
     (['low'], ((None, 3),))
@@ -175,10 +175,7 @@ class Cut:
     def above(self, kept: Sequence[Any], inputs: Mapping[str, Any], training: bool | None) -> Any:
         """The model's outputs, from what was kept of a batch and the inputs that it `reads`."""
         values = self._numbered(inputs)
-        for number, shape, value in zip(self._kept, self.shapes, kept, strict=True):
-            # Batches come without the sides that layers are made for.
-            sides = [keras.ops.shape(value)[axis] if side is None else side for axis, side in enumerate(shape)]
-            values[number] = keras.ops.reshape(value, sides)
+        values |= dict(zip(self._kept, kept, strict=True))
         calls, _ = self._traced(self._flat.outputs, self._kept)
         self._run(calls, values, wanted=self._flat.outputs, training=training)
         outputs = [values[number] for number in self._flat.outputs]

@@ -72,6 +72,22 @@ def does_not_change(layer: keras.Layer) -> bool:
     return steady and not layer.trainable_variables and layer.activity_regularizer is None
 
 
+def what_may_move(model: keras.Model) -> list[keras.Variable]:
+    """The variables that training can change as the model stands: what trains, statistics that follow, and seeds.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3), keras.layers.Dense(1, name="head")])
+    >>> wake(model, [model.get_layer("head")])
+    >>> [variable.name for variable in what_may_move(model)]
+    ['kernel', 'bias']
+    """
+    changing = [layer for layer in state.sublayers(model) if not does_not_change(layer)]
+    moving = {id(variable) for layer in changing for variable in state.own_variables(layer)}
+    moving |= {id(variable) for variable in model.trainable_variables}
+    return [variable for _, variable in state.walk(model) if id(variable) in moving or state.is_seed(variable)]
+
+
 def is_batch_norm(layer: keras.Layer) -> bool:
     """Whether the layer keeps moving statistics of the batches it has seen."""
     return isinstance(layer, keras.layers.BatchNormalization)

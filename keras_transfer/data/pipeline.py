@@ -248,13 +248,20 @@ def picture_batches(pictures: Any, *, image_size: tuple[int, int], batch_size: i
 
 
 def computed_batches(
-    batch: Callable[[int], Any], *, example: Any, first_step: int = 0, last_step: int | None = None
+    batch: Callable[[int], Any],
+    *,
+    example: Any,
+    sides: Any = None,
+    first_step: int = 0,
+    last_step: int | None = None,
 ) -> Dataset:
     """Batches that Python computes, each from the number of its step.
 
     Args:
         batch: gives the arrays of a step, in dictionaries and tuples; a function of the step alone.
         example: the batch of some step, which shows structure, types and ranks.
+        sides: the shapes of all batches, as arrays in the structure of `example`, -1 for a side that varies; all of
+            them do if not given.
         first_step: the step to begin with.
         last_step: the step to end before; without it there is no end.
 
@@ -265,13 +272,15 @@ def computed_batches(
     [[1], [2, 2]]
     """
     arrays = tf.nest.flatten(example)
+    known = [np.full(array.ndim, -1) for array in arrays] if sides is None else tf.nest.flatten(sides)
+    shapes = [[None if side < 0 else int(side) for side in shape] for shape in known]
 
     def compute(step: np.ndarray) -> list[np.ndarray]:
         return arrays if _calls.ending else tf.nest.flatten(batch(int(step)))
 
     def tensors(step: tf.Tensor) -> Any:
         computed = _calls.map(compute, [step], [array.dtype for array in arrays])
-        shaped = [tf.ensure_shape(one, [None] * array.ndim) for one, array in zip(computed, arrays, strict=True)]
+        shaped = [tf.ensure_shape(one, shape) for one, shape in zip(computed, shapes, strict=True)]
         return tf.nest.pack_sequence_as(example, shaped)
 
     counted = Dataset.counter(first_step) if last_step is None else Dataset.range(first_step, last_step)

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 
 from keras_transfer import state
+from keras_transfer.backbones import freezing
 from keras_transfer.errors import explain
 from keras_transfer.plans.plan import Stage
 from keras_transfer.training.files import write_whole
@@ -146,7 +147,8 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
 class LossGuard(keras.callbacks.Callback):
     """Stops at the first step whose loss is no number and puts the last good weights back.
 
-    The last good weights are those from the start of the stage, or from the end of its last whole epoch.
+    The last good weights are those from the start of the stage, or from the end of its last whole epoch; of those that
+    the stage can change.
     """
 
     def __init__(self, stage: Stage):
@@ -162,7 +164,8 @@ class LossGuard(keras.callbacks.Callback):
         self._good = kept["good"]
 
     def on_train_begin(self, logs=None):
-        self._good = state.values(self.model)
+        self._moving = freezing.what_may_move(self.model)
+        self._good = state.values_of(self._moving)
         self._epoch = 0
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -173,7 +176,7 @@ class LossGuard(keras.callbacks.Callback):
             rate = current_rate(self.model.optimizer)
             if keras.backend.backend() == "jax":
                 self.model.jax_state_sync()
-            state.assign(self.model, self._good)
+            state.assign_to(self._moving, self._good, noun=self.model.name)
             raise NonFiniteLossError(
                 explain(
                     f"The loss became {loss} in stage {self._stage.name!r}.",
@@ -185,7 +188,7 @@ class LossGuard(keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch, logs=None):
-        self._good = state.values(self.model)
+        self._good = state.values_of(self._moving)
 
 
 class OneTraining(keras.callbacks.CallbackList):

@@ -40,7 +40,13 @@ def default_folder() -> pathlib.Path:
 
 
 class Rows(Protocol):
-    """Features of a number of examples, each reached by its place in the order in which they were computed."""
+    """Features of a number of examples, each reached by its place in the order in which they were computed.
+
+    Attributes:
+        sides: the shape of each kept tensor of one example, -1 for a side that differs between examples.
+    """
+
+    sides: list[list[int]]
 
     def __len__(self) -> int: ...
 
@@ -106,6 +112,7 @@ class InMemory:
         self._runs = list(gathered.runs())
         self._first = np.array([first for first, _ in self._runs])
         self._count = place
+        self.sides = _sides([[tensor.shape[1:] for tensor in tensors] for _, tensors in self._runs])
 
     def __len__(self) -> int:
         return self._count
@@ -143,6 +150,7 @@ class OnDisk:
             for run in self.manifest["runs"]
         ]  # fmt: skip
         self._first = np.array([run.first for run in self._runs])
+        self.sides = _sides([run.shapes for run in self._runs])
 
     def __len__(self) -> int:
         return self.manifest["examples"]
@@ -167,6 +175,20 @@ class OnDisk:
                     opened.callback(os.close, files[run.file])
                 rows.append(_read_row(files[run.file], run, int(place) - run.first))
         return _joined(rows)
+
+
+def _sides(shapes: Sequence[Sequence[tuple[int, ...]]]) -> list[list[int]]:
+    """The shape of each tensor over all runs, -1 where they differ.
+
+    Example:
+
+    >>> _sides([[(2, 4), (1,)], [(3, 4), (1,)]])
+    [[-1, 4], [1]]
+    """
+    return [
+        [sides[0] if len(set(sides)) == 1 else -1 for sides in zip(*tensor, strict=True)]
+        for tensor in zip(*shapes, strict=True)
+    ]
 
 
 def _read_row(file: int, run: _Run, row: int) -> list[np.ndarray]:

@@ -118,7 +118,11 @@ class Features(Batches):
             epoch, rows = rows_of_step(step)
             return views[epoch % count](rows)
 
-        return pipeline.computed_batches(batch, example=batch(first_step), first_step=first_step, last_step=last_step)
+        example = batch(first_step)
+        sides = self._sides(example, self.train, self._views[min(numbers)])
+        return pipeline.computed_batches(
+            batch, example=example, sides=sides, first_step=first_step, last_step=last_step
+        )
 
     def evaluation_batches(self, split: Split, model: Any, *, in_order: bool = True) -> "Dataset":
         from keras_transfer.data import pipeline
@@ -130,7 +134,19 @@ class Features(Batches):
         def batch(step: int) -> tuple:
             return batch_of(order[step * size : (step + 1) * size])
 
-        return pipeline.computed_batches(batch, example=batch(0), last_step=-(-len(order) // size))
+        example = batch(0)
+        return pipeline.computed_batches(
+            batch, example=example, sides=self._sides(example, split, None), last_step=-(-len(order) // size)
+        )
+
+    def _sides(self, example: tuple, split: Split, view: int | None) -> tuple:
+        """The shapes of all batches like this one: layers are made for sides that are known."""
+        x, *targets = example
+        kept = enumerate(self._store.rows(split, view).sides)
+        sides = {KEPT: {str(number): np.array([-1, *shape]) for number, shape in kept}}
+        if INPUTS in x:
+            sides[INPUTS] = {name: np.full(array.ndim, -1) for name, array in x[INPUTS].items()}
+        return sides, *(np.full(array.ndim, -1) for array in targets)
 
     def evaluation_order(self, split: Split, model: Any) -> np.ndarray:
         return self._splits.evaluation_order(split, model)
