@@ -118,7 +118,7 @@ class Cut:
 
     def __init__(self, model: keras.Model, flat: Flat, pure: Sequence[Part], splits: Mapping[int, _Split]) -> None:
         self.model = model
-        self._flat = flat
+        self._flat, self._pure = flat, tuple(pure)
         self._splits = dict(splits)
         self._calls = _calls(flat)
         heavy = _heavy(pure)
@@ -219,33 +219,65 @@ class Cut:
             for layer in self.layers
         )
 
+    @property
+    def is_identified(self) -> bool:
+        """Whether `signature` says all: not where functions or classes of the user's own lie below, which it knows by
+        name only."""
+        return all(
+            type(part).__module__.split(".")[0] in _KNOWN and not _holds_function(_config(part))
+            for call in self._below
+            for part in _parts_of(call.step.operation)
+        )
+
     @functools.cached_property
     def signature(self) -> str:
         """SHA-256, in hexadecimal, of all that lies below: operations, their settings, their wiring, their weights."""
         digest = hashlib.sha256()
         numbers: dict[int, str] = collections.defaultdict(lambda: f"#{len(numbers)}")
-        for number in self._flat.inputs:
-            numbers[number]
+        for tensor, number in zip(self.model.inputs, self._flat.inputs, strict=True):
+            digest.update(f"{numbers[number]} {tensor.dtype}".encode())
         for call in self._below:
             stands = {id(t): numbers[n] for t, n in zip(call.step.inputs, call.inputs, strict=True)}
             operation = call.step.operation
-            every = [operation, *state.sublayers(operation)] if isinstance(operation, keras.Layer) else []
+            every = [part for part in _parts_of(operation) if isinstance(part, keras.Layer)]
             facts = {
                 "class": f"{type(operation).__module__}.{type(operation).__qualname__}",
-                "config": _without_names(operation.get_config()) if every else None,
+                "config": _config(operation),
                 "dtypes": [layer.dtype_policy.name for layer in every],
-                "arguments": repr(call.step.arguments(stands)),
+                "arguments": call.step.arguments(stands),
                 "outputs": [numbers[number] for number in call.outputs],
                 "cut after": len(self._splits[id(call)].below) if id(call) in self._splits else None,
             }
-            digest.update(json.dumps(facts, sort_keys=True, default=repr).encode())
+            digest.update(json.dumps(_plain(facts), sort_keys=True).encode())
             for layer in every:
                 for variable in state.own_variables(layer):
-                    value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value))
-                    digest.update(f"{value.dtype} {value.shape}".encode())
-                    digest.update(value.tobytes())
+                    digest.update(_digest(variable).encode())
         digest.update(repr([numbers[number] for number in self._kept if number in numbers]).encode())
         return digest.hexdigest()
+
+    def comes_to_the_same(self, inputs: Any) -> bool:
+        """Whether every layer above is called on the same, in order, in two parts as in one.
+
+        Not the outputs are compared: a head that starts at zero makes the same of everything.
+        """
+        kept = self.below(inputs)
+        above = self._layers_above()
+        with contextlib.ExitStack() as watching:
+            seen = [watching.enter_context(_catching(layer, "inputs")) for layer in above]
+            self.model(inputs, training=False)
+            whole = [calls[:] for calls in seen]
+            for calls in seen:
+                calls.clear()
+            self.above(kept, {name: inputs[name] for name in self.reads}, training=False)
+            return all(map(_alike, whole, seen))
+
+    def _layers_above(self) -> list[keras.Layer]:
+        """The layers that are called above the cut alone."""
+        pure = {id(part) for part in self._pure}
+        called: dict[bool, dict[int, keras.Layer]] = {True: {}, False: {}}
+        for part in self._flat.parts:
+            called[id(part) in pure].update((id(layer), layer) for layer in graph.leaves(part.operation))
+        return [layer for key, layer in called[False].items() if key not in called[True]]
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
@@ -370,10 +402,63 @@ def _layers_of(pure: Sequence[Part], calls: Sequence[Call], heavy: Collection[in
     return list(found.values())
 
 
-def _without_names(config: Any) -> Any:
-    """A configuration without what makes no difference to what is computed."""
+# Whose classes are known by their names: the versions of these are part of what features follow from.
+_KNOWN = ("keras", "keras_hub", "keras_transfer")
+
+
+def _parts_of(operation: keras.Operation) -> list[keras.Operation]:
+    return [operation, *state.sublayers(operation)] if isinstance(operation, keras.Layer) else [operation]
+
+
+def _config(operation: keras.Operation) -> Any:
+    """Its configuration, or a function in its place where it has none that can be written down."""
+    try:
+        return operation.get_config()
+    except (NotImplementedError, OSError, TypeError, ValueError):  # each of which Keras raises, by what it cannot write
+        return {"class_name": "function", "module": None}
+
+
+def _holds_function(config: Any) -> bool:
+    """Whether a configuration names a function of the user's own, or holds its code: an activation, a `Lambda`."""
     if isinstance(config, Mapping):
-        return {key: _without_names(value) for key, value in config.items() if key not in ("name", "trainable")}
-    if isinstance(config, list | tuple):
-        return [_without_names(value) for value in config]
-    return config
+        if config.get("class_name") in ("function", "__lambda__"):
+            return (config.get("module") or "").split(".")[0] not in _KNOWN
+        if {"value", "defaults", "closure"} <= config.keys():
+            return True
+        return any(map(_holds_function, config.values()))
+    return isinstance(config, list | tuple) and any(map(_holds_function, config))
+
+
+def _plain(value: Any) -> Any:
+    """Settings as JSON can hold them, arrays by their digests, without what makes no difference to what is computed."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items() if key not in ("name", "trainable")}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return _digest(value)
+    if hasattr(value, "get_config"):
+        return [type(value).__qualname__, _plain(value.get_config())]
+    return repr(value)
+
+
+def _digest(array: Any) -> str:
+    """SHA-256 of the content of an array, tensor or variable, with its type and shape."""
+    value = np.ascontiguousarray(keras.ops.convert_to_numpy(array))
+    return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two structures of tensors are the same to rounding."""
+    one, other = keras.tree.flatten(one), keras.tree.flatten(other)
+    if len(one) != len(other):
+        return False
+    for first, second in zip(one, other, strict=True):
+        if first is None or second is None:
+            continue
+        a, b = (keras.ops.convert_to_numpy(tensor).astype("float64") for tensor in (first, second))
+        if a.shape != b.shape or not np.allclose(a, b, rtol=1e-2, atol=1e-3 * np.abs(a).max(initial=1e-6)):
+            return False
+    return True

@@ -10,6 +10,7 @@ import math
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -275,8 +276,11 @@ def computed_batches(
     known = [np.full(array.ndim, -1) for array in arrays] if sides is None else tf.nest.flatten(sides)
     shapes = [[None if side < 0 else int(side) for side in shape] for shape in known]
 
+    # TensorFlow holds on to every function that a graph calls, for ever: to this one, and not to the data behind it.
+    held = [batch]
+
     def compute(step: np.ndarray) -> list[np.ndarray]:
-        return arrays if _calls.ending else tf.nest.flatten(batch(int(step)))
+        return arrays if _calls.ending else tf.nest.flatten(held[0](int(step)))
 
     def tensors(step: tf.Tensor) -> Any:
         computed = _calls.map(compute, [step], [array.dtype for array in arrays])
@@ -284,7 +288,9 @@ def computed_batches(
         return tf.nest.pack_sequence_as(example, shaped)
 
     counted = Dataset.counter(first_step) if last_step is None else Dataset.range(first_step, last_step)
-    return _fed(counted.map(tensors))
+    fed = _fed(counted.map(tensors))
+    weakref.finalize(fed, held.clear)  # its iterators keep it alive
+    return fed
 
 
 def _pictures(examples: PictureExamples, size: tuple[int, int]) -> Dataset:

@@ -47,6 +47,7 @@ class TokenSplits(Splits):
         self.buckets = None if buckets is None else check_lengths(buckets)
         # Tokens by what made them: they go when the model does.
         self._packed: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+        self._lengths: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
     @abc.abstractmethod
     def _pack(self, preprocessor: keras.Layer, split: Split, max_length: int) -> Packed:
@@ -151,11 +152,12 @@ class TokenSplits(Splits):
         self, split: Split, model: keras.Model, *, epoch: int | None, seed: int | None = None
     ) -> dict[str, Any] | None:
         packed = self.packed(split, model)
-        columns = packed.padded(np.arange(len(packed)), int(packed.lengths.max()))
-        digest = hashlib.sha256()
-        for name in input_names(model, packed):
-            digest.update(f"{name} {columns[name].dtype} {columns[name].shape}".encode())
-            digest.update(np.ascontiguousarray(columns[name]).tobytes())
+        longest, digest = int(packed.lengths.max()), hashlib.sha256()
+        for start in range(0, len(packed), 1024):
+            columns = packed.padded(np.arange(start, min(start + 1024, len(packed))), longest)
+            for name in input_names(model, packed):
+                digest.update(f"{name} {columns[name].dtype} {columns[name].shape}".encode())
+                digest.update(np.ascontiguousarray(columns[name]).tobytes())
         return {"content": digest.hexdigest(), "padded to": np.unique(self._padded(packed)).tolist()}
 
     def evaluation_batches(self, split: Split, model: keras.Model, *, in_order: bool = True) -> "Dataset":
@@ -204,8 +206,11 @@ class TokenSplits(Splits):
         return own if self.max_length is None else int(self.max_length)
 
     def _padded(self, packed: Packed) -> np.ndarray:
-        buckets = choose_lengths(packed.lengths, packed.max_length) if self.buckets is None else self.buckets
-        return bucket_of(packed.lengths, buckets, packed.max_length)
+        """What each row is padded to."""
+        if packed not in self._lengths:
+            buckets = choose_lengths(packed.lengths, packed.max_length) if self.buckets is None else self.buckets
+            self._lengths[packed] = bucket_of(packed.lengths, buckets, packed.max_length)
+        return self._lengths[packed]
 
     def _batches(self, split: Split, model: keras.Model, order: np.ndarray, batch_size: int) -> Callable[[int], tuple]:
         """From the number of a step to the batch of rows that come in it in this order."""

@@ -35,7 +35,7 @@ def preprocessor_of(model: keras.Model) -> keras.Layer | None:
     return own if own is not None else card.preprocessor(model)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Packed:
     """What a preprocessor makes of many texts, without its padding.
 

@@ -74,7 +74,7 @@ def entries(folder: str | os.PathLike | None = None) -> Entries:
     """
     place = pathlib.Path(folder) if folder is not None else feature_store.default_folder()
     found = []
-    for one in place.glob("*/manifest.json"):
+    for one in place.glob("[!.]*/manifest.json"):
         try:
             manifest = feature_store.read_manifest(one.parent)
         except feature_store.CorruptError as error:
@@ -93,7 +93,7 @@ def clear(folder: str | os.PathLike | None = None) -> int:
     place = pathlib.Path(folder) if folder is not None else feature_store.default_folder()
     before = _size(place)
     feature_store.sweep(place)
-    for one in place.glob("*/manifest.json"):
+    for one in place.glob("[!.]*/manifest.json"):
         shutil.rmtree(one.parent)
     return before - _size(place)
 

@@ -17,6 +17,7 @@ import shutil
 import socket
 import struct
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -151,6 +152,10 @@ class OnDisk:
         ]  # fmt: skip
         self._first = np.array([run.first for run in self._runs])
         self.sides = _sides([run.shapes for run in self._runs])
+        # Open for as long as they are in use: what is cleared meanwhile is read on.
+        self._files = {name: os.open(folder / name, os.O_RDONLY) for name in self.manifest["files"]}
+        for file in self._files.values():
+            weakref.finalize(self, os.close, file)
 
     def __len__(self) -> int:
         return self.manifest["examples"]
@@ -165,15 +170,10 @@ class OnDisk:
     def take(self, places: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         places = np.asarray(places)
         runs = np.searchsorted(self._first, places, side="right") - 1
-        rows: list[list[np.ndarray]] = []
-        with contextlib.ExitStack() as opened:
-            files: dict[str, int] = {}
-            for place, number in zip(places, runs, strict=True):
-                run = self._runs[number]
-                if run.file not in files:
-                    files[run.file] = os.open(self.folder / run.file, os.O_RDONLY)
-                    opened.callback(os.close, files[run.file])
-                rows.append(_read_row(files[run.file], run, int(place) - run.first))
+        rows = []
+        for place, number in zip(places, runs, strict=True):
+            run = self._runs[number]
+            rows.append(_read_row(self._files[run.file], run, int(place) - run.first))
         return _joined(rows)
 
 
@@ -275,8 +275,11 @@ def kept(
     unfinished.mkdir()
     try:
         _write(unfinished, facts, compute(), words)
-        with contextlib.suppress(OSError):  # another process was first: what it keeps is the same
+        try:
             os.rename(unfinished, place)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another process was first, and keeps the same
+                raise
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -308,7 +311,8 @@ def existing(folder: pathlib.Path, facts: Mapping[str, Any]) -> OnDisk | None:
     except CorruptError as error:
         warnings.warn(f"Features in {place} are not as they were written ({error}): computed again", stacklevel=2)
         doomed = folder / f".{place.name}.{socket.gethostname()}.{os.getpid()}.corrupt"
-        os.rename(place, doomed)
+        with contextlib.suppress(FileNotFoundError):  # another process has put it away
+            os.rename(place, doomed)
         shutil.rmtree(doomed, ignore_errors=True)
         return None
 

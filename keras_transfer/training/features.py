@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -286,9 +287,14 @@ def _decided(
         return _Not("nothing that takes work lies below what trains", "frozen layers below the lowest that trains")
     views = _views(splits, keeping)
     needed = list(dict.fromkeys(views[epoch % len(views)] for epoch in epochs))
+    if cut.reads and splits.without_pictures(splits.train, model, np.array([0]))[0] is None:
+        return _Not("what trains reads the pictures themselves as well", "a body that trains above one place")
+    if any(shape[0] is not None for shape in cut.shapes):
+        return _Not("what is to be kept is not of single examples", "tensors with a row for each example")
     identified = splits.view_identity(splits.train, model, epoch=needed[0], seed=seed) is not None
-    if keeping.cache == "disk" and not identified:
-        return _Not("", "data that can be told from others, which a function as `augment` cannot; or cache='memory'")
+    if keeping.cache == "disk" and not (identified and cut.is_identified):
+        return _Not("", "no function or layer of your own in `augment` or below what trains, or cache='memory'")
+    identified = identified and cut.is_identified
     store = _Store(splits, model, cut, seed=seed, folder=None if keeping.cache == "memory" else keeping.folder)
     wanted = [(splits.train, view) for view in needed] + [(split, None) for split in splits.all[1:]]
     passes = f"{len(needed)} {'pass' if len(needed) == 1 else 'passes'} over train instead of {len(epochs)}"
@@ -307,7 +313,10 @@ def _decided(
         if not identified or (not there and total > _SHARE * _free_disk(keeping.folder)):
             store.folder = None
             if total > _SHARE * _free_memory():
-                return _Not(f"{total / 1e9:.1f} GB are more than half of what is free", "")
+                why = f"{total / 1e9:.1f} GB are more than half of what is free"
+                # Said in any case: with more room the same line would train on other versions of the pictures.
+                warnings.warn(f"The features of this stage are not kept: {why}", stacklevel=2)
+                return _Not(why, "")
     place = "memory" if store.folder is None else str(store.folder)
     said = f"{store.cut}; {passes}, {total / 1e6:.1f} MB in {place}"
     said = f"found in {place}, none computed" if there else said
@@ -332,24 +341,26 @@ def _views(splits: Splits, keeping: Keeping) -> tuple[int | None, ...]:
 def _tried(model: keras.Model, cut: Cut, splits: Splits) -> tuple[Cut, int] | None:
     """The cut, or a lower one, at which the model comes to the same in two parts as in one, and the bytes that an
     example takes there."""
-    x = _some_inputs(splits, model)
-    whole = keras.tree.flatten(model(x, training=False))
+    order = splits.evaluation_order(splits.train, model)
+    short, long = order[[0]], order[[0, -1]]  # as it stands alone, and beside the longest
+    x = _inputs(splits, model, long)
     for candidate in (cut, deepest_cut(model, inside_layers=False)):
         if candidate is None or not candidate.works:
             continue
         try:
-            kept = candidate.below(x)
-            parts = candidate.above(kept, {name: x[name] for name in candidate.reads}, training=False)
+            alone, together = candidate.below(_inputs(splits, model, short)), candidate.below(x)
+            if all(map(_begins_with, together, alone)) and candidate.comes_to_the_same(x):
+                return candidate, sum(_storage(tensor) for tensor in together) // len(together[0])
         except NotCutError:
             continue
-        if all(map(_alike, whole, keras.tree.flatten(parts))):
-            return candidate, sum(_storage(tensor) for tensor in kept) // len(kept[0])
     return None
 
 
-def _alike(one: Any, other: Any) -> bool:
-    one, other = (keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32")) for tensor in (one, other))
-    return one.shape == other.shape and np.allclose(one, other, rtol=1e-3, atol=1e-3 * max(1.0, np.abs(one).max()))
+def _begins_with(batch: Any, row: Any) -> bool:
+    """Whether the first example of a batch is what it is alone, as far as it goes: padding must make no difference."""
+    batch, row = (keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))[0] for tensor in (batch, row))
+    part = batch[tuple(slice(side) for side in row.shape)]
+    return np.allclose(part, row, rtol=1e-2, atol=1e-3 * np.abs(row).max(initial=1e-6))
 
 
 def _storage(tensor: Any) -> int:
@@ -358,12 +369,10 @@ def _storage(tensor: Any) -> int:
     return int(np.prod(tensor.shape)) * np.dtype("float32" if dtype == "bfloat16" else dtype).itemsize
 
 
-def _some_inputs(splits: Splits, model: keras.Model, count: int = 2) -> Any:
-    """A few examples as the model takes them."""
-    split = splits.train
-    rows = np.linspace(0, _count(splits, split, model) - 1, count).astype(int)
-    x = splits.without_pictures(split, model, rows)[0]
-    return splits.peek(split, rows, model) if x is None else x
+def _inputs(splits: Splits, model: keras.Model, rows: np.ndarray) -> Any:
+    """Some training examples as the model takes them."""
+    x = splits.without_pictures(splits.train, model, rows)[0]
+    return splits.peek(splits.train, rows, model) if x is None else x
 
 
 def _count(splits: Splits, split: Split, model: keras.Model) -> int:

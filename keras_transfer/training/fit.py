@@ -133,10 +133,11 @@ def fit(
         checkpoint_steps: a checkpoint every so many steps instead, whatever it costs.
         cache: where what the frozen part makes of each example is kept, so that it is computed once and not in every
             epoch: `"disk"` (found again by later runs, see `kt.cache`), `"memory"`, nowhere (`"off"`), or where it
-            fits and pays (`"auto"`). The weights are then the same to rounding.
+            fits and pays (`"auto"`). Without augmentation the weights are then the same to rounding.
         cache_views: how many augmented versions of each picture are then kept, for the epochs to take in turn: those of
-            the first epochs. As many as there are epochs is what `"off"` comes to; 0 keeps the picture as it is. If not
-            given, 0 where the head trains alone, else 4: what more would buy was within the noise.
+            the first epochs. As many as there are epochs is what `"off"` comes to; 0 keeps the picture as it is, not
+            augmented. If not given, 0 where the head trains alone under `augment="light"`, else 4: what more would buy
+            was within the noise.
         verbose: whether to say what is going on.
 
     Returns:
@@ -213,6 +214,8 @@ def _carry_out(job: _Job, per_stage: Sequence[Sequence[Fate]]) -> Run:
     if begun and begun.result:
         run = _run_of(job, done, settings.objective.read_report(begun.result.report), begun.result.probabilities)
     else:
+        if begun and first == len(plan):  # killed before the report: it is measured as it would have been
+            batches = _batches(job, first - 1, per_stage[-1], None)
         cost = Cost(done.costs, sum(stage.seconds for stage in done.costs), _peak_memory())
         # What half precision made of the frozen part is not what the model makes of it now.
         measured_on = batches if settings.precision is None else job.splits

@@ -45,7 +45,9 @@ def test_every_keras_hub_body_comes_to_the_same_in_two_parts(family):
         variable.assign(generator.normal(0, 0.3, variable.shape))
     x = families.batch(body)
     for top in range(1, min(len(kt.blocks(body)), 4)):
-        _assert_same_in_parts(body, _woken(body, top), x)
+        found = _woken(body, top)
+        _assert_same_in_parts(body, found, x)
+        assert found.comes_to_the_same(x)
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetV2B0", "NASNetMobile", "ResNet50", "DenseNet121"])
@@ -202,6 +204,82 @@ def test_whatever_changes_below_changes_the_signature(change):
     else:
         model.get_layer("residual").get_layer("block1_conv").dtype_policy = "mixed_bfloat16"
     assert deepest_cut(model).signature != before
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda x: keras.ops.clip(x, 0, 1), lambda x: keras.ops.clip(x, 0, 100)),
+        (lambda x: keras.ops.transpose(x, (0, 1, 2, 3)), lambda x: keras.ops.transpose(x, (0, 2, 1, 3))),
+        (lambda x: x * np.zeros((16, 16, 3), "float32"), lambda x: x * np.eye(16, dtype="float32")[..., None]),
+    ],
+    ids=["bounds", "axes", "a constant"],
+)
+def test_the_settings_of_operations_are_part_of_the_signature(one, other):
+    def signature(operation):
+        keras.utils.set_random_seed(0)
+        pixels = keras.Input((16, 16, 3))
+        body = keras.Model(pixels, keras.layers.Conv2D(4, 3)(operation(pixels)))
+        return _woken(kt.image_classifier(body, ["a", "b"], preprocessing="identity"), 1).signature
+
+    assert signature(one) == signature(one)
+    assert signature(one) != signature(other)
+
+
+class _Own(keras.layers.Layer):
+    def call(self, x):
+        return x * 2
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [keras.layers.Lambda(lambda x: x), keras.layers.Activation(lambda x: x), _Own()],
+    ids=["lambda", "activation", "class"],
+)
+def test_what_is_known_by_its_name_only_is_no_identity(layer):
+    def is_identified(*layers):
+        pixels = keras.Input((16, 16, 3))
+        x = keras.layers.Conv2D(4, 3)(pixels)
+        for layer in layers:
+            x = layer(x)
+        return _woken(kt.image_classifier(keras.Model(pixels, x), ["a", "b"], preprocessing="tf"), 1).is_identified
+
+    assert is_identified()
+    assert is_identified(keras.layers.Activation("relu"))
+    assert not is_identified(layer)
+
+
+def test_a_stack_that_does_more_than_hand_on_does_not_come_to_the_same():
+    """Not even under a head at zero, which makes the same of everything."""
+
+    class Cell(keras.layers.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.dense = keras.layers.Dense(4)
+
+        def call(self, x):
+            return self.dense(x)
+
+    class Summing(keras.layers.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.cells = [Cell(name=f"cell{number}") for number in range(3)]
+
+        def call(self, x):
+            total = 0
+            for cell in self.cells:
+                x = cell(x)
+                total += x
+            return total
+
+    inputs = keras.Input((4,))
+    head = keras.layers.Dense(2, name="head", kernel_initializer="zeros")
+    model = keras.Model(inputs, head(Summing(name="summing")(inputs)))
+    x = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    found = _woken(model, 2)
+    assert found.is_inside_a_layer
+    assert not found.comes_to_the_same(x)
+    assert _woken(model, 1).comes_to_the_same(x)
 
 
 def test_a_stack_whose_layers_hand_on_several_tensors_is_not_cut_inside():

@@ -318,13 +318,87 @@ def test_a_language_model_trains_on_features():
 
 
 def test_a_cut_that_does_not_come_to_the_same_is_not_used(monkeypatch, capsys):
-    """DeiT's encoder hides how it calls its layers; were it to do more than hand on, the trial would show it."""
+    """A layer that holds a stack hides how it calls it: where that is another way, the next lower cut is taken."""
     body = families.deit()
     model = kt.image_classifier(body, ["dark", "light"], preprocessing="tf")
-    resume = features.Cut.above
-    monkeypatch.setattr(
-        features.Cut, "above",
-        lambda self, *of, **how: resume(self, *of, **how) + (0.5 if self.is_inside_a_layer else 0.0),
-    )  # fmt: skip
+    same = features.Cut.comes_to_the_same
+    monkeypatch.setattr(features.Cut, "comes_to_the_same", lambda self, x: not self.is_inside_a_layer and same(self, x))
     kt.fit(model, dark_and_light(16), _stages("top:1"), cache="memory")
-    assert "5 x 8 numbers an example" not in capsys.readouterr().out
+    assert "5 x 8 numbers an example, from 2 frozen layers" in capsys.readouterr().out
+
+
+def test_a_body_that_padding_makes_a_difference_to_is_not_cut(capsys):
+    """FNet mixes all places, padding too: what a row comes to depends on the batch that it is in."""
+    tokenizer = word_pieces()
+    body = keras_hub.models.FNetBackbone(
+        tokenizer.vocabulary_size(), num_layers=2, hidden_dim=8, intermediate_dim=16, max_sequence_length=24
+    )
+    reader = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=24)
+    texts = ["good film " * (number % 10 + 1) + str(number) for number in range(20)]
+    data = kt.data.texts((texts, ["a", "b"] * 10), batch_size=4, buckets=(8, 16, 24))
+    model = kt.text_classifier(body, data.classes, preprocessor=reader)
+    kt.fit(model, data, _stages("top:1"))
+    assert "not kept, the model does not come to the same" in capsys.readouterr().out
+
+
+def test_a_body_that_trains_beside_the_pictures_is_not_cut(capsys):
+    pixels = keras.Input((16, 16, 3))
+    both = [keras.layers.Conv2D(4, 3, name=name)(pixels) for name in ("one", "other")]
+    body = keras.Model(pixels, keras.layers.Add()(both))
+    model = kt.image_classifier(body, ["dark", "light"], preprocessing="tf")
+    name = next(block.name for block in kt.blocks(model) if "other" in {layer.name for layer in block.layers})
+    kt.fit(model, dark_and_light(16), _stages(name))
+    assert "features: not kept" in capsys.readouterr().out
+
+
+def test_a_users_own_function_goes_on_augmenting():
+    calls = []
+
+    def counted(picture, seed):
+        calls.append(seed)
+        return picture
+
+    model = classifier()
+    run = kt.fit(model, dark_and_light(30, augment=counted), _stages("head"), verbose=False)
+    assert calls
+    assert run.history
+
+
+def test_light_augmentation_is_left_out_under_a_head_alone_and_that_is_said(capsys):
+    model = classifier()
+    kt.fit(model, dark_and_light(30, augment="light"), _stages("head"))
+    assert "of pictures as they are, not augmented (cache_views=4" in capsys.readouterr().out
+
+
+def test_features_go_when_the_run_does():
+    """TensorFlow holds on to every function that a graph has called."""
+    import gc
+    import weakref
+
+    held = []
+    rows = features.feature_store.InMemory.__init__
+
+    def remember(self, batches):
+        rows(self, batches)
+        held.append(weakref.ref(self))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(features.feature_store.InMemory, "__init__", remember)
+        model, data = _residual()
+        kt.fit(model, data, _stages("head"), cache="memory", verbose=False)
+    del model, data
+    keras.utils.clear_session()
+    gc.collect()
+    assert len(held) == 2
+    assert [reference() for reference in held] == [None, None]
+
+
+def test_features_that_are_cleared_while_they_are_in_use_are_read_on():
+    class Clear(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            cache.clear()
+
+    model, data = _residual()
+    run = kt.fit(model, data, _stages("head"), cache="disk", callbacks=[Clear()], verbose=False)
+    assert len(run.history) == 3
+    assert not cache.entries()
