@@ -242,7 +242,7 @@ class Cut:
             every = [part for part in _parts_of(operation) if isinstance(part, keras.Layer)]
             facts = {
                 "class": f"{type(operation).__module__}.{type(operation).__qualname__}",
-                "config": _config(operation),
+                "config": [_config(part) for part in _parts_of(operation)],
                 "dtypes": [layer.dtype_policy.name for layer in every],
                 "arguments": call.step.arguments(stands),
                 "outputs": [numbers[number] for number in call.outputs],
@@ -410,20 +410,24 @@ def _parts_of(operation: keras.Operation) -> list[keras.Operation]:
     return [operation, *state.sublayers(operation)] if isinstance(operation, keras.Layer) else [operation]
 
 
-def _config(operation: keras.Operation) -> Any:
-    """Its configuration, or a function in its place where it has none that can be written down."""
+def _config(operation: keras.Operation) -> Mapping[str, Any]:
+    """Its settings: its configuration, or its plain attributes where it has none that can be written down.
+
+    Several layers of KerasHub have none, since the model around them makes them anew.
+    """
     try:
         return operation.get_config()
-    except (NotImplementedError, OSError, TypeError, ValueError):  # each of which Keras raises, by what it cannot write
-        return {"class_name": "function", "module": None}
+    except (AttributeError, NotImplementedError, OSError, TypeError, ValueError):  # as the layer at hand fails
+        own = vars(operation).items()
+        return {key: value for key, value in own if isinstance(value, str | int | float | bool | tuple)}
 
 
 def _holds_function(config: Any) -> bool:
     """Whether a configuration names a function of the user's own, or holds its code: an activation, a `Lambda`."""
     if isinstance(config, Mapping):
-        if config.get("class_name") in ("function", "__lambda__"):
-            return (config.get("module") or "").split(".")[0] not in _KNOWN
-        if {"value", "defaults", "closure"} <= config.keys():
+        if config.get("class_name") == "function":
+            return str(config["config"]).split(">")[0] not in _KNOWN
+        if config.get("class_name") == "__lambda__" or list(config) == ["value"]:
             return True
         return any(map(_holds_function, config.values()))
     return isinstance(config, list | tuple) and any(map(_holds_function, config))
