@@ -293,7 +293,7 @@ def _decided(
         return _Not("what is to be kept is not of single examples", "tensors with a row for each example")
     identified = splits.view_identity(splits.train, model, epoch=needed[0], seed=seed) is not None
     if keeping.cache == "disk" and not (identified and cut.is_identified):
-        return _Not("", "no function or layer of your own in `augment` or below what trains, or cache='memory'")
+        return _Not("", "nothing that is known by its name only, such as a function as `augment`; or cache='memory'")
     identified = identified and cut.is_identified
     store = _Store(splits, model, cut, seed=seed, folder=None if keeping.cache == "memory" else keeping.folder)
     wanted = [(splits.train, view) for view in needed] + [(split, None) for split in splits.all[1:]]

@@ -10,6 +10,7 @@ from vocabularies import byte_pairs, word_pieces
 
 import keras_transfer as kt
 from keras_transfer import state
+from keras_transfer.backbones import cut
 from keras_transfer.training import cache, features
 
 # Features come out of other batches than the model's own, and each rounds in its way.
@@ -228,7 +229,8 @@ def test_auto_goes_to_memory_where_the_disk_is_too_full_and_nowhere_where_both_a
     assert "in memory" in capsys.readouterr().out
     monkeypatch.setattr(features, "_free_memory", lambda: 100)
     model, data = _residual()
-    kt.fit(model, data, _stages("head"))
+    with pytest.warns(UserWarning, match="features of this stage are not kept"):
+        kt.fit(model, data, _stages("head"))
     assert "not kept, 0.0 GB are more than half of what is free" in capsys.readouterr().out
     assert not folder.exists()
 
@@ -324,7 +326,9 @@ def test_a_cut_that_does_not_come_to_the_same_is_not_used(monkeypatch, capsys):
     same = features.Cut.comes_to_the_same
     monkeypatch.setattr(features.Cut, "comes_to_the_same", lambda self, x: not self.is_inside_a_layer and same(self, x))
     kt.fit(model, dark_and_light(16), _stages("top:1"), cache="memory")
-    assert "5 x 8 numbers an example, from 2 frozen layers" in capsys.readouterr().out
+    lower = cut.deepest_cut(model, inside_layers=False)
+    assert len(lower.layers) < len(cut.deepest_cut(model).layers)
+    assert f"features: {lower};" in capsys.readouterr().out
 
 
 def test_a_body_that_padding_makes_a_difference_to_is_not_cut(capsys):
@@ -351,17 +355,12 @@ def test_a_body_that_trains_beside_the_pictures_is_not_cut(capsys):
     assert "features: not kept" in capsys.readouterr().out
 
 
-def test_a_users_own_function_goes_on_augmenting():
-    calls = []
-
-    def counted(picture, seed):
-        calls.append(seed)
-        return picture
-
-    model = classifier()
-    run = kt.fit(model, dark_and_light(30, augment=counted), _stages("head"), verbose=False)
-    assert calls
-    assert run.history
+@pytest.mark.parametrize("augment", ["strong", lambda picture, seed: picture * 0.5], ids=["strong", "function"])
+def test_any_other_augmentation_stays_under_a_head_alone(capsys, augment):
+    kt.fit(classifier(), dark_and_light(30, augment=augment), kt.Plan([kt.Stage("head", 6)]))
+    said = capsys.readouterr().out
+    assert "4 passes over train instead of 6" in said
+    assert "not augmented" not in said
 
 
 def test_light_augmentation_is_left_out_under_a_head_alone_and_that_is_said(capsys):
