@@ -255,12 +255,15 @@ class Cut:
         digest.update(repr([numbers[number] for number in self._kept if number in numbers]).encode())
         return digest.hexdigest()
 
-    def comes_to_the_same(self, inputs: Any) -> bool:
-        """Whether every layer above is called on the same, in order, in two parts as in one.
+    def comes_to_the_same(self, inputs: Any, kept: Sequence[Any]) -> bool:
+        """Whether every layer above is called on the same in two parts as in one.
 
         Not the outputs are compared: a head that starts at zero makes the same of everything.
+
+        Args:
+            inputs: a batch as the model takes it.
+            kept: what `below` makes of it.
         """
-        kept = self.below(inputs)
         above = self._layers_above()
         with contextlib.ExitStack() as watching:
             seen = [watching.enter_context(_catching(layer, "inputs")) for layer in above]

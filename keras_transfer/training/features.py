@@ -342,14 +342,16 @@ def _tried(model: keras.Model, cut: Cut, splits: Splits) -> tuple[Cut, int] | No
     """The cut, or a lower one, at which the model comes to the same in two parts as in one, and the bytes that an
     example takes there."""
     order = splits.evaluation_order(splits.train, model)
-    short, long = order[[0]], order[[0, -1]]  # as it stands alone, and beside the longest
-    x = _inputs(splits, model, long)
+    x = _inputs(splits, model, order[[0, -1]])  # the shortest and the longest
+    alone = _inputs(splits, model, order[[0]])
+    varies = [array.shape[1:] for array in keras.tree.flatten(x)] != [a.shape[1:] for a in keras.tree.flatten(alone)]
     for candidate in (cut, deepest_cut(model, inside_layers=False)):
         if candidate is None or not candidate.works:
             continue
         try:
-            alone, together = candidate.below(_inputs(splits, model, short)), candidate.below(x)
-            if all(map(_begins_with, together, alone)) and candidate.comes_to_the_same(x):
+            together = candidate.below(x)
+            same = not varies or all(map(_begins_with, together, candidate.below(alone)))
+            if same and candidate.comes_to_the_same(x, together):
                 return candidate, sum(_storage(tensor) for tensor in together) // len(together[0])
         except NotCutError:
             continue

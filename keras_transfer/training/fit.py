@@ -322,18 +322,18 @@ def _batches(job: _Job, number: int, stage_fates: Sequence[Fate], begun: Snapsho
     """
     settings, first_epoch = job.settings, _at_stage(job.plan, number).epoch
     keeping = settings.keeping if begun is None else settings.keeping.as_begun(begun.training.kept_in)
-    body_trains = any(not fate.frozen for fate in stage_fates[:-1])
-    return (
-        features(
-            job.model,
-            job.splits,
-            keeping.with_views(4 if body_trains else 0),
-            epochs=range(first_epoch, first_epoch + job.plan.stages[number].epochs),
-            seed=settings.seed,
-            verbose=settings.verbose,
-        )
-        or job.splits
+    # Measured: under light augmentation a head alone is none the better for it, and four versions do for the rest.
+    only_head_trains = all(fate.frozen for fate in stage_fates[:-1])
+    is_light = getattr(job.splits, "augment", None) == "light"
+    found = features(
+        job.model,
+        job.splits,
+        keeping.with_views(0 if only_head_trains and is_light else 4),
+        epochs=range(first_epoch, first_epoch + job.plan.stages[number].epochs),
+        seed=settings.seed,
+        verbose=settings.verbose,
     )
+    return found or job.splits
 
 
 def _watching(

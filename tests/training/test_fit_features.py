@@ -324,7 +324,9 @@ def test_a_cut_that_does_not_come_to_the_same_is_not_used(monkeypatch, capsys):
     body = families.deit()
     model = kt.image_classifier(body, ["dark", "light"], preprocessing="tf")
     same = features.Cut.comes_to_the_same
-    monkeypatch.setattr(features.Cut, "comes_to_the_same", lambda self, x: not self.is_inside_a_layer and same(self, x))
+    monkeypatch.setattr(
+        features.Cut, "comes_to_the_same", lambda self, *of: not self.is_inside_a_layer and same(self, *of)
+    )
     kt.fit(model, dark_and_light(16), _stages("top:1"), cache="memory")
     lower = cut.deepest_cut(model, inside_layers=False)
     assert len(lower.layers) < len(cut.deepest_cut(model).layers)
