@@ -16,9 +16,7 @@ import shutil
 import tempfile
 import time
 
-from image_fine_tuning import arrays, lend_weights
-
-SETS = ("hymenoptera", "flowers", "pacs_photo", "pacs_sketch")
+from image_fine_tuning import arrays, guide_compile, guide_model, lend_weights
 
 
 def main() -> None:
@@ -74,20 +72,8 @@ def head(name: str, splits, folder: pathlib.Path, views: int | None, epochs: int
 
 def guide_seconds(splits, epochs: int) -> float:
     """Seconds of the frozen `fit` of https://keras.io/guides/transfer_learning, on decoded pictures."""
-    import keras
-
-    base_model = keras.applications.MobileNetV2(alpha=0.35, include_top=False, input_shape=(224, 224, 3))
-    base_model.trainable = False
-    inputs = keras.Input((224, 224, 3))
-    x = keras.layers.RandomRotation(0.1)(keras.layers.RandomFlip("horizontal")(inputs))
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(x)
-    x = keras.layers.GlobalAveragePooling2D()(base_model(x, training=False))
-    model = keras.Model(inputs, keras.layers.Dense(len(splits.classes))(keras.layers.Dropout(0.2)(x)))
-    model.compile(
-        optimizer=keras.optimizers.Adam(),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
+    model, _ = guide_model(len(splits.classes))
+    guide_compile(model, 1e-3)
     x, y = (part.astype("uint8") if part.ndim == 4 else part for part in arrays(splits, splits.train, model))
     validation = tuple(arrays(splits, splits.validation, model))
     started = time.perf_counter()

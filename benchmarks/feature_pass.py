@@ -51,10 +51,10 @@ def store_of(model, splits, folder: pathlib.Path | None):
     """The features below the head, none computed yet."""
     from keras_transfer.backbones import freezing
     from keras_transfer.backbones.cut import deepest_cut
-    from keras_transfer.training.features import _Store
+    from keras_transfer.training.features import Store
 
     freezing.wake(model, [model.get_layer("head")])
-    return _Store(splits, model, deepest_cut(model), seed=0, folder=folder)
+    return Store(splits, model, deepest_cut(model), seed=0, folder=folder)
 
 
 def against_predict(folder: pathlib.Path, rounds: int) -> None:

@@ -88,28 +88,40 @@ def linear_probe(model, splits) -> float:
     return float(probe.score(features.predict(x_test, verbose=0), y_test))
 
 
-def keras_io_guide(splits, seed: int) -> tuple[float, float]:
-    """What the transfer-learning guide on keras.io does by hand: 20 epochs of the head, then all at 1e-5 for 10."""
+def guide_model(classes: int):
+    """The model of https://keras.io/guides/transfer_learning, and its frozen body."""
     import keras
 
-    keras.utils.set_random_seed(seed)
     base_model = keras.applications.MobileNetV2(alpha=0.35, include_top=False, input_shape=(224, 224, 3))
     base_model.trainable = False
     inputs = keras.Input((224, 224, 3))
     x = keras.layers.RandomRotation(0.1)(keras.layers.RandomFlip("horizontal")(inputs))
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(x)
     x = keras.layers.GlobalAveragePooling2D()(base_model(x, training=False))
-    outputs = keras.layers.Dense(len(splits.classes))(keras.layers.Dropout(0.2)(x))
-    model = keras.Model(inputs, outputs)
+    outputs = keras.layers.Dense(classes)(keras.layers.Dropout(0.2)(x))
+    return keras.Model(inputs, outputs), base_model
+
+
+def guide_compile(model, learning_rate: float) -> None:
+    import keras
+
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+
+
+def keras_io_guide(splits, seed: int) -> tuple[float, float]:
+    """What the transfer-learning guide on keras.io does by hand: 20 epochs of the head, then all at 1e-5 for 10."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    model, base_model = guide_model(len(splits.classes))
     data = {split.name: arrays(splits, split, model) for split in splits.all}
 
     def train(learning_rate, epochs):
-        model.compile(
-            optimizer=keras.optimizers.Adam(learning_rate),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-            jit_compile=False,
-        )
+        guide_compile(model, learning_rate)
         model.fit(*data["train"], batch_size=32, epochs=epochs, validation_data=data["validation"], verbose=0)
         return model.evaluate(*data["test"], verbose=0)[1]
 

@@ -10,7 +10,6 @@ are 150 kB in the `.keras` file.
 """
 
 import base64
-import hashlib
 import json
 import pathlib
 import re
@@ -22,7 +21,7 @@ from typing import Any
 
 import keras
 
-from keras_transfer import state
+from keras_transfer import digests, state
 from keras_transfer.errors import explain
 
 
@@ -130,8 +129,7 @@ def preprocessor_settings(written: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "config": written["config"],
         "files_sha256": [
-            {name: hashlib.sha256(_content(text)).hexdigest() for name, text in files.items()}
-            for files in written["assets"]
+            {name: digests.of_bytes(_content(text)) for name, text in files.items()} for files in written["assets"]
         ],
     }
 

@@ -92,7 +92,7 @@ def identities(model: keras.Model) -> list[Identity]:
 
 def values(model: keras.Model) -> list[np.ndarray]:
     """A copy of every variable's raw value, in the order of the canonical walk."""
-    return [np.array(variable.numpy()) for _, variable in walk(model)]
+    return values_of([variable for _, variable in walk(model)])
 
 
 def assign(model: keras.Model, arrays: Sequence[np.ndarray]) -> None:

@@ -11,7 +11,19 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "keras_transfer"
 
 # The steps of the data's path: a module imports only from its own step and those before it.
-STEPS = ["errors", "state", "card", "data", "backbones", "builders", "adapters", "plans", "evaluation", "training"]
+STEPS = [
+    "errors",
+    "digests",
+    "state",
+    "card",
+    "data",
+    "backbones",
+    "builders",
+    "adapters",
+    "plans",
+    "evaluation",
+    "training",
+]
 
 # One door per outside library. Those that every module may use: keras and numpy.
 DOORS = {

@@ -1,6 +1,5 @@
 """Which base an adapter belongs to: its class, its configuration, its weights, and what it answers to a probe."""
 
-import hashlib
 import itertools
 import json
 import os
@@ -12,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_transfer import card, state
+from keras_transfer import card, digests, state
 from keras_transfer.adapters import beside, layers
 from keras_transfer.adapters.places import places
 from keras_transfer.adapters.restoring import stock_config
@@ -63,11 +62,6 @@ def first_difference(there: Any, here: Any, path: str = "") -> tuple[str, Any, A
     return next(filter(None, (first_difference(one, other, to) for to, one, other in pairs)), None)
 
 
-def digest(content: Any) -> str:
-    """The SHA-256 of a configuration."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def weights_digest(model: keras.Model, brought: Sequence[keras.Variable] = ()) -> str:
     """The SHA-256 of a base's weights, in the order of the canonical walk: without adapters, seeds, and what is in
     `brought`.
@@ -82,15 +76,11 @@ def weights_digest(model: keras.Model, brought: Sequence[keras.Variable] = ()) -
         for kept in beside.everywhere(model)
         for variable, value in zip(kept.variables, kept.base, strict=True)
     }
-    found = hashlib.sha256()
-    for variable in layers.base_variables(model):
-        if id(variable) in left_out or state.is_seed(variable):
-            continue
-        value = base_values.get(id(variable))
-        value = ops.convert_to_numpy(variable.value) if value is None else value
-        found.update(f"{tuple(variable.shape)}{keras.backend.standardize_dtype(variable.dtype)}".encode())
-        found.update(np.ascontiguousarray(value).tobytes())
-    return found.hexdigest()
+    return digests.of_arrays(
+        ops.convert_to_numpy(variable.value) if id(variable) not in base_values else base_values[id(variable)]
+        for variable in layers.base_variables(model)
+        if id(variable) not in left_out and not state.is_seed(variable)
+    )
 
 
 def named_variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
@@ -157,7 +147,7 @@ def machine() -> dict[str, Any]:
     """What has to be the same for outputs to be the same to the last bit. The machine's name is only in a digest."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "machine": hashlib.sha256(f"{platform.node()}|{platform.processor()}".encode()).hexdigest()[:16],
+        "machine": digests.of_bytes(f"{platform.node()}|{platform.processor()}".encode())[:16],
         "architecture": platform.machine(),
         "system": platform.system(),
         "cores": affinity,

@@ -5,7 +5,6 @@ A folder holds the factors and every other weight that was trained, so that base
 it knows its base, so that it cannot be put on another one unnoticed. No pickle.
 """
 
-import hashlib
 import json
 import os
 import pathlib
@@ -18,6 +17,7 @@ import safetensors.numpy
 from keras import ops
 
 from keras_transfer import card as cards
+from keras_transfer import digests
 from keras_transfer.adapters import attach, base_identity, beside, layers, switch
 from keras_transfer.adapters.matrices import kind_of, matrix, unsuitable
 from keras_transfer.adapters.places import Place, places
@@ -85,7 +85,7 @@ def save_adapter(
             attach.activate(model, counting, name)
     description["card"] = {**_card_of(model), **(card or {})}
     content = safetensors.numpy.save(tensors)
-    description["sha256"] = hashlib.sha256(content).hexdigest()
+    description["sha256"] = digests.of_bytes(content)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_whole(folder / _TENSORS, content)
@@ -191,7 +191,7 @@ def read_adapter(folder: str | os.PathLike) -> dict[str, Any]:
                 to_mend="install a newer keras_transfer",
             )
         )
-    if hashlib.sha256((folder / _TENSORS).read_bytes()).hexdigest() != description["sha256"]:
+    if digests.of_bytes((folder / _TENSORS).read_bytes()) != description["sha256"]:
         raise ValueError(
             explain(
                 f"{_TENSORS} is not the file that {_DESCRIPTION} was written with.",
@@ -265,7 +265,7 @@ def _described(model: keras.Model, name: str, batch: Any) -> tuple[dict[str, Any
         "base": {
             "class": layers.stock_class(model).__name__,
             "config": architecture,
-            "config_sha256": base_identity.digest(architecture),
+            "config_sha256": digests.of_json(architecture),
             "weights_sha256": base_identity.weights_digest(model, brought),
         },
         "probe": {"inputs": len(probe), "outputs": len(outputs), "tolerance": base_identity.tolerance(model)},
@@ -387,7 +387,7 @@ def _check_reads_the_same(model: keras.Model, here: Any, there: Any) -> None:
 
 def _check_base(model: keras.Model, base: Mapping[str, Any], brought: Sequence[keras.Variable]) -> None:
     here = base_identity.architecture(model)
-    if base_identity.digest(here) != base["config_sha256"]:
+    if digests.of_json(here) != base["config_sha256"]:
         difference = base_identity.first_difference(base["config"], here) or ("", base["class"], type(model).__name__)
         path, there, now = difference
         raise ValueError(

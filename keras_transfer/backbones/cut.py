@@ -4,16 +4,14 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import keras
 import numpy as np
 
-from keras_transfer import state
-from keras_transfer.backbones import freezing, graph
+from keras_transfer import digests, state
+from keras_transfer.backbones import freezing, graph, signature
 from keras_transfer.backbones.graph import Call, Flat, Part
 
 # How the values that are kept, and the inputs that are needed beside them, are called where they stand for a model's x.
@@ -150,7 +148,7 @@ class Cut:
 
         A split call is among them with one of its halves.
         """
-        missing, chosen, read = set(wanted) - set(known), [], set()
+        missing, chosen = set(wanted) - set(known), []
         for call in reversed(self._calls):
             split = self._splits.get(id(call))
             upper = split is not None and split.made in known
@@ -159,8 +157,7 @@ class Cut:
                 missing -= set(call.outputs)
                 inputs = set(call.inputs) - ({split.stands_in} if upper else set())
                 missing |= inputs - set(known)
-        read = missing & set(self._flat.inputs)
-        return chosen[::-1], read
+        return chosen[::-1], missing & set(self._flat.inputs)
 
     def below(self, inputs: Any) -> list[Any]:
         """What is kept of a batch.
@@ -169,7 +166,7 @@ class Cut:
             inputs: a batch as the model takes it.
         """
         values = self._numbered(inputs)
-        self._run(self._below, values, wanted=self._kept, training=False)
+        self._run(self._below, values, training=False)
         return [values[number] for number in self._kept]
 
     def above(self, kept: Sequence[Any], inputs: Mapping[str, Any], training: bool | None) -> Any:
@@ -177,11 +174,11 @@ class Cut:
         values = self._numbered(inputs)
         values |= dict(zip(self._kept, kept, strict=True))
         calls, _ = self._traced(self._flat.outputs, self._kept)
-        self._run(calls, values, wanted=self._flat.outputs, training=training)
+        self._run(calls, values, training=training)
         outputs = [values[number] for number in self._flat.outputs]
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _run(self, calls: Sequence[Call], values: dict[int, Any], *, wanted: Collection[int], training) -> None:
+    def _run(self, calls: Sequence[Call], values: dict[int, Any], *, training: bool | None) -> None:
         for call in calls:
             split = self._splits.get(id(call))
             if split is None:
@@ -223,37 +220,24 @@ class Cut:
     def is_identified(self) -> bool:
         """Whether `signature` says all: not where functions or classes of the user's own lie below, which it knows by
         name only."""
-        return all(
-            type(part).__module__.split(".")[0] in _KNOWN and not _holds_function(_config(part))
-            for call in self._below
-            for part in _parts_of(call.step.operation)
-        )
+        return all(signature.says_all(call.step.operation) for call in self._below)
 
     @functools.cached_property
     def signature(self) -> str:
         """SHA-256, in hexadecimal, of all that lies below: operations, their settings, their wiring, their weights."""
-        digest = hashlib.sha256()
         numbers: dict[int, str] = collections.defaultdict(lambda: f"#{len(numbers)}")
-        for tensor, number in zip(self.model.inputs, self._flat.inputs, strict=True):
-            digest.update(f"{numbers[number]} {tensor.dtype}".encode())
+        given = [[numbers[n], str(t.dtype)] for t, n in zip(self.model.inputs, self._flat.inputs, strict=True)]
+        calls = []
         for call in self._below:
             stands = {id(t): numbers[n] for t, n in zip(call.step.inputs, call.inputs, strict=True)}
-            operation = call.step.operation
-            every = [part for part in _parts_of(operation) if isinstance(part, keras.Layer)]
-            facts = {
-                "class": f"{type(operation).__module__}.{type(operation).__qualname__}",
-                "config": [_config(part) for part in _parts_of(operation)],
-                "dtypes": [layer.dtype_policy.name for layer in every],
-                "arguments": call.step.arguments(stands),
+            calls.append({
+                **signature.facts(call.step.operation),
+                "arguments": signature.plain(call.step.arguments(stands)),
                 "outputs": [numbers[number] for number in call.outputs],
                 "cut after": len(self._splits[id(call)].below) if id(call) in self._splits else None,
-            }
-            digest.update(json.dumps(_plain(facts), sort_keys=True).encode())
-            for layer in every:
-                for variable in state.own_variables(layer):
-                    digest.update(_digest(variable).encode())
-        digest.update(repr([numbers[number] for number in self._kept if number in numbers]).encode())
-        return digest.hexdigest()
+            })  # fmt: skip
+        kept = [numbers[number] for number in self._kept if number in numbers]
+        return digests.of_json({"inputs": given, "calls": calls, "kept": kept})
 
     def comes_to_the_same(self, inputs: Any, kept: Sequence[Any]) -> bool:
         """Whether every layer above is called on the same in two parts as in one.
@@ -403,58 +387,6 @@ def _layers_of(pure: Sequence[Part], calls: Sequence[Call], heavy: Collection[in
             for layer in graph.leaves(part.operation):
                 found[id(layer)] = layer
     return list(found.values())
-
-
-# Whose classes are known by their names: the versions of these are part of what features follow from.
-_KNOWN = ("keras", "keras_hub", "keras_transfer")
-
-
-def _parts_of(operation: keras.Operation) -> list[keras.Operation]:
-    return [operation, *state.sublayers(operation)] if isinstance(operation, keras.Layer) else [operation]
-
-
-def _config(operation: keras.Operation) -> Mapping[str, Any]:
-    """Its settings: its configuration, or its plain attributes where it has none that can be written down.
-
-    Several layers of KerasHub have none, since the model around them makes them anew.
-    """
-    try:
-        return operation.get_config()
-    except (AttributeError, NotImplementedError, OSError, TypeError, ValueError):  # as the layer at hand fails
-        own = vars(operation).items()
-        return {key: value for key, value in own if isinstance(value, str | int | float | bool | tuple)}
-
-
-def _holds_function(config: Any) -> bool:
-    """Whether a configuration names a function of the user's own, or holds its code: an activation, a `Lambda`."""
-    if isinstance(config, Mapping):
-        if config.get("class_name") == "function":
-            return str(config["config"]).split(">")[0] not in _KNOWN
-        if config.get("class_name") == "__lambda__" or list(config) == ["value"]:
-            return True
-        return any(map(_holds_function, config.values()))
-    return isinstance(config, list | tuple) and any(map(_holds_function, config))
-
-
-def _plain(value: Any) -> Any:
-    """Settings as JSON can hold them, arrays by their digests, without what makes no difference to what is computed."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items() if key not in ("name", "trainable")}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return _digest(value)
-    if hasattr(value, "get_config"):
-        return [type(value).__qualname__, _plain(value.get_config())]
-    return repr(value)
-
-
-def _digest(array: Any) -> str:
-    """SHA-256 of the content of an array, tensor or variable, with its type and shape."""
-    value = np.ascontiguousarray(keras.ops.convert_to_numpy(array))
-    return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -5,7 +5,6 @@ occur several times (frozen ones are the same now, at the best epoch and at the 
 Its metadata is JSON: the facts, with the names of the tensors in the places where arrays stood. No pickle.
 """
 
-import hashlib
 import json
 import pathlib
 import re
@@ -17,6 +16,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from keras_transfer import digests
 from keras_transfer.errors import explain
 from keras_transfer.training.files import clear_unfinished, write_whole
 
@@ -68,7 +68,7 @@ class Checkpoints:
         clear_unfinished(self.folder)
         arrays: dict[str, np.ndarray] = {}
         facts = json.dumps({"run": self._run, "content": _without_arrays(content, arrays)})
-        metadata = {"format": _FORMAT, "facts": facts, "sha256": hashlib.sha256(facts.encode()).hexdigest()}
+        metadata = {"format": _FORMAT, "facts": facts, "sha256": digests.of_bytes(facts.encode())}
         path = self.folder / f"checkpoint-{self._next:06}.safetensors"
         write_whole(path, safetensors.numpy.save(arrays, metadata))
         self._next += 1
@@ -101,7 +101,7 @@ class Checkpoints:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         if metadata.get("format") != _FORMAT:
             raise ValueError(f"its format is {metadata.get('format')!r}, not {_FORMAT!r}")
-        if hashlib.sha256(metadata["facts"].encode()).hexdigest() != metadata["sha256"]:
+        if digests.of_bytes(metadata["facts"].encode()) != metadata["sha256"]:
             raise ValueError("the checksum of its facts is another one")
         facts = json.loads(metadata["facts"])
         if facts["run"] != self._run:
@@ -116,9 +116,9 @@ def _without_arrays(content: Any, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(content, list | tuple):
         return [_without_arrays(value, arrays) for value in content]
     if isinstance(content, np.ndarray):
-        dtype, shape, raw = str(content.dtype), list(content.shape), _bytes(content)
-        digest = _digest(raw, dtype, shape)
-        arrays[digest] = np.ascontiguousarray(content).reshape(shape) if dtype in _NATIVE else raw
+        dtype, shape, digest = str(content.dtype), list(content.shape), digests.of_arrays([content])
+        as_it_is = dtype in _NATIVE
+        arrays[digest] = np.ascontiguousarray(content).reshape(shape) if as_it_is else digests.raw_bytes(content)
         return {_ARRAY: digest, "dtype": dtype, "shape": shape}
     return content.item() if isinstance(content, np.generic) else content
 
@@ -131,17 +131,7 @@ def _with_arrays(content: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if _ARRAY not in content:
         return {name: _with_arrays(value, arrays) for name, value in content.items()}
     dtype, shape = content["dtype"], content["shape"]
-    raw = _bytes(arrays[content[_ARRAY]])
-    if _digest(raw, dtype, shape) != content[_ARRAY]:
+    array = digests.raw_bytes(arrays[content[_ARRAY]]).view(np.dtype(dtype)).reshape(shape)
+    if digests.of_arrays([array]) != content[_ARRAY]:
         raise ValueError(f"the checksum of an array of shape {tuple(shape)} is another one")
-    return raw.view(np.dtype(dtype)).reshape(shape)
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-
-
-def _digest(raw: np.ndarray, dtype: str, shape: list[int]) -> str:
-    found = hashlib.sha256(f"{dtype} {shape}".encode())
-    found.update(raw)
-    return found.hexdigest()
+    return array

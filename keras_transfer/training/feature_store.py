@@ -23,12 +23,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from keras_transfer import digests
 from keras_transfer.errors import explain
-from keras_transfer.training.files import write_whole
+from keras_transfer.training.files import DISK_FULL, write_whole
 
-_SHARD = (
-    64 * 2**20
-)  # bytes that are gathered before a file is written: what a pass needs of memory, whatever its length
+# Bytes that are gathered before a file is written: what a pass needs of memory, whatever its length.
+_SHARD = 64 * 2**20
 _FORMAT = 1
 _VARIABLE = "KERAS_TRANSFER_CACHE"
 
@@ -281,10 +281,10 @@ def kept(
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another process was first, and keeps the same
                 raise
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in DISK_FULL:
             raise
         raise OSError(
-            errno.ENOSPC,
+            error.errno,
             explain(
                 "The disk is full, so features cannot be kept on it.",
                 given=str(folder),
@@ -319,7 +319,7 @@ def existing(folder: pathlib.Path, facts: Mapping[str, Any]) -> OnDisk | None:
 
 def key(facts: Mapping[str, Any]) -> str:
     """The name of the store of these facts: their SHA-256, shortened."""
-    return hashlib.sha256(json.dumps({"format": _FORMAT, **facts}, sort_keys=True).encode()).hexdigest()[:32]
+    return digests.of_json({"format": _FORMAT, **facts})[:32]
 
 
 def _write(folder: pathlib.Path, facts: Mapping[str, Any], batches: Iterable[Sequence[np.ndarray]], words: str) -> None:
@@ -344,7 +344,7 @@ def _write(folder: pathlib.Path, facts: Mapping[str, Any], batches: Iterable[Seq
         "runs": [dataclasses.asdict(run) for run in runs],
     }
     text = json.dumps(manifest, sort_keys=True)
-    write_whole(folder / "manifest.json", json.dumps({"sha256": _sha256(text.encode()), "manifest": text}))
+    write_whole(folder / "manifest.json", json.dumps({"sha256": digests.of_bytes(text.encode()), "manifest": text}))
 
 
 def _write_file(folder: pathlib.Path, gathered: _Gathered, runs: list[_Run], files: dict[str, Any]) -> None:
@@ -359,11 +359,8 @@ def _write_file(folder: pathlib.Path, gathered: _Gathered, runs: list[_Run], fil
         offsets = tuple(8 + length + header[f"{first}.{n}"]["data_offsets"][0] for n in range(len(tensors)))
         shapes, dtypes = tuple(array.shape[1:] for array in tensors), tuple(array.dtype.name for array in tensors)
         runs.append(_Run(first, len(tensors[0]), name, shapes, dtypes, offsets))
-    with open(folder / name, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    files[name] = {"bytes": len(content), "sha256": _sha256(content)}
+    write_whole(folder / name, content)
+    files[name] = {"bytes": len(content), "sha256": digests.of_bytes(content)}
 
 
 def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
@@ -374,7 +371,7 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     """
     try:
         outer = json.loads((folder / "manifest.json").read_text())
-        if _sha256(outer["manifest"].encode()) != outer["sha256"]:
+        if digests.of_bytes(outer["manifest"].encode()) != outer["sha256"]:
             raise CorruptError("manifest.json has another checksum")
         return json.loads(outer["manifest"])
     except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -416,7 +413,3 @@ def _alive(process: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

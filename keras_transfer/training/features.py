@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import pathlib
 import shutil
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -84,7 +83,7 @@ class Features(Batches):
         cut: where the model is cut.
     """
 
-    def __init__(self, splits: Splits, model: keras.Model, cut: Cut, store: "_Store", views: Sequence[int | None]):
+    def __init__(self, splits: Splits, model: keras.Model, cut: Cut, store: "Store", views: Sequence[int | None]):
         self._splits, self._model, self._store, self._views = splits, model, store, tuple(views)
         self.cut = cut
         self.train, self.validation, self.test = splits.train, splits.validation, splits.test
@@ -168,15 +167,13 @@ class Features(Batches):
         return batch
 
 
-class _Store:
+class Store:
     """The features of some data below one cut: found, or computed and kept."""
 
     def __init__(self, splits: Splits, model: keras.Model, cut: Cut, *, seed: int, folder: pathlib.Path | None):
         self._splits, self._model, self._seed = splits, model, seed
         self.cut, self.folder = cut, folder
         self._rows: dict[tuple[str, int | None], Rows] = {}
-        self.computed = 0
-        self.seconds = 0.0
 
     def rows(self, split: Split, view: int | None) -> Rows:
         if (split.name, view) not in self._rows:
@@ -215,7 +212,6 @@ class _Store:
         }
 
     def _computed(self, split: Split, view: int | None) -> Iterator[list[np.ndarray]]:
-        started = time.perf_counter()
         below = Below(self.cut)
         for x in self._splits.view(split, self._model, epoch=view, seed=self._seed, batch_size=_BATCH):
             x = keras.tree.map_structure(np.asarray, x)
@@ -223,9 +219,7 @@ class _Store:
             # The last batch is filled up, so that there is one shape to compile for.
             x = keras.tree.map_structure(lambda array, short=_BATCH - count: _repeated(array, short), x)
             made = keras.tree.flatten(below.predict_on_batch(x))
-            self.computed += count
             yield [np.asarray(tensor)[:count] for tensor in made]
-        self.seconds += time.perf_counter() - started
 
 
 def _repeated(array: np.ndarray, times: int) -> np.ndarray:
@@ -295,7 +289,7 @@ def _decided(
     if keeping.cache == "disk" and not (identified and cut.is_identified):
         return _Not("", "nothing that is known by its name only, such as a function as `augment`; or cache='memory'")
     identified = identified and cut.is_identified
-    store = _Store(splits, model, cut, seed=seed, folder=None if keeping.cache == "memory" else keeping.folder)
+    store = Store(splits, model, cut, seed=seed, folder=None if keeping.cache == "memory" else keeping.folder)
     wanted = [(splits.train, view) for view in needed] + [(split, None) for split in splits.all[1:]]
     passes = f"{len(needed)} {'pass' if len(needed) == 1 else 'passes'} over train instead of {len(epochs)}"
     # Not by what lies on disk already: the same line is to come to the same, whatever ran before it.

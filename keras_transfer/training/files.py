@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from keras_transfer.errors import explain
 
 _PREFIX = ".unfinished."
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
@@ -42,11 +43,10 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         yield unfinished
         _flush(unfinished)
         os.replace(unfinished, path)
-        _flush(
-            path.parent
-        )  # the name is an entry of the folder, and outlives a loss of power only once that is written
+        # The name is an entry of the folder, and outlives a loss of power only once that is written.
+        _flush(path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             raise OSError(
                 error.errno,
                 explain(

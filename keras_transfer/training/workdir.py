@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -14,9 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
-from keras_transfer import card, state
+from keras_transfer import card, digests, state
 from keras_transfer.adapters import base_identity
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
@@ -54,7 +52,7 @@ def identify(model: keras.Model, splits: Splits, plan: Plan, choices: Mapping[st
         "classes": list(splits.classes),
         "batches": splits.settings,
         **choices,
-        "layers of the model": _layers_digest(model),
+        "layers of the model": digests.of_json([base_identity.architecture(model), card.read(model)]),
         # Drawn anew at once, they are the same whatever they were.
         "weights of the model": None if plan.stages[0].start == "random" else _weights_digest(model),
     }
@@ -92,7 +90,7 @@ class Workdir:
             if restart:
                 _discard(folder)
             _claim(folder, identity)
-            run = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+            run = digests.of_json(identity)
             yield cls(folder, Checkpoints(folder / _CHECKPOINTS, run))
 
     def write(self, name: str, content: str) -> None:
@@ -247,14 +245,6 @@ def _processor() -> dict[str, str]:
     return {"processor": models[0]} if models else {}
 
 
-def _layers_digest(model: keras.Model) -> str:
-    return base_identity.digest([base_identity.architecture(model), card.read(model)])
-
-
 def _weights_digest(model: keras.Model) -> str:
-    found = hashlib.sha256()
-    for identity, variable in state.walk(model):
-        if not state.is_seed(variable):  # `fit` sets these itself
-            found.update(f"{identity.shape} {identity.dtype}".encode())
-            found.update(np.ascontiguousarray(variable.numpy()).reshape(-1).view(np.uint8))
-    return found.hexdigest()
+    # Without the seeds, which `fit` sets itself.
+    return digests.of_arrays(variable.numpy() for _, variable in state.walk(model) if not state.is_seed(variable))

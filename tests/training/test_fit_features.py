@@ -144,8 +144,8 @@ def test_with_a_version_for_every_epoch_augmentation_is_what_it_is_without():
 
 def test_with_two_versions_the_epochs_take_them_in_turn(monkeypatch):
     taken = []
-    rows = features._Store.rows
-    monkeypatch.setattr(features._Store, "rows", lambda self, *of: taken.append((of[0].name, of[1])) or rows(self, *of))
+    rows = features.Store.rows
+    monkeypatch.setattr(features.Store, "rows", lambda self, *of: taken.append((of[0].name, of[1])) or rows(self, *of))
     _trained(_augmented, _stages("head"), cache="memory", cache_views=2)
     assert {view for name, view in taken if name == "train"} == {0, 1}
 
@@ -158,9 +158,9 @@ def test_with_no_versions_pictures_are_as_they_are():
 def _computed(monkeypatch):
     """The splits whose features are computed from now on."""
     found = []
-    compute = features._Store._computed
+    compute = features.Store._computed
     monkeypatch.setattr(
-        features._Store, "_computed", lambda self, *of: found.append((of[0].name, of[1])) or compute(self, *of)
+        features.Store, "_computed", lambda self, *of: found.append((of[0].name, of[1])) or compute(self, *of)
     )
     return found
 
