@@ -25,7 +25,7 @@ def averages(optimizer: keras.optimizers.Optimizer) -> list[tuple[keras.Variable
 def settle(model: keras.Model) -> None:
     """Makes the averages what the weights are: Keras may put them into the model, and it stays as it is."""
     for variable, average in averages(model.optimizer):
-        average.assign(variable)
+        average.assign(variable.numpy())
 
 
 class Averages(keras.callbacks.Callback):
@@ -57,4 +57,4 @@ class Averages(keras.callbacks.Callback):
             pairs = averages(self.model.optimizer)
             self._trained = state.values_of([variable for variable, _ in pairs])
             for variable, average in pairs:
-                variable.assign(average)
+                variable.assign(average.numpy())  # a copy: on JAX two variables of one buffer cannot be stepped

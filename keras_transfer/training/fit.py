@@ -327,18 +327,22 @@ def _batches(job: _Job, number: int, stage_fates: Sequence[Fate], begun: Snapsho
     """
     settings, first_epoch = job.settings, _at_stage(job.plan, number).epoch
     keeping = settings.keeping if begun is None else settings.keeping.as_begun(begun.training.kept_in)
-    # Measured: under light augmentation a head alone is none the better for it, and four versions do for the rest.
-    only_head_trains = all(fate.frozen for fate in stage_fates[:-1])
-    is_light = getattr(job.splits, "augment", None) == "light"
     found = features(
         job.model,
         job.splits,
-        keeping.with_views(0 if only_head_trains and is_light else 4),
+        keeping.with_views(default_views(job.splits, stage_fates)),
         epochs=range(first_epoch, first_epoch + job.plan.stages[number].epochs),
         seed=settings.seed,
         verbose=settings.verbose,
     )
     return found or job.splits
+
+
+def default_views(splits: Splits, stage_fates: Sequence[Fate]) -> int:
+    """How many augmented versions of each example a stage keeps where nobody has said."""
+    # Measured: under light augmentation a head alone is none the better for it, and four versions do for the rest.
+    only_head_trains = all(fate.frozen for fate in stage_fates[:-1])
+    return 0 if only_head_trains and getattr(splits, "augment", None) == "light" else 4
 
 
 def _watching(

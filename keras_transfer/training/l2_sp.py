@@ -83,7 +83,7 @@ class PullingOptimizer(LayerwiseOptimizer):
         if isinstance(towards, dict):
             values = [towards.get(id(variable)) for variable in variables]
         else:  # the values come from the file
-            values = [variable if pulled else None for variable, pulled in zip(variables, towards, strict=True)]
+            values = [variable.numpy() if pulled else None for variable, pulled in zip(variables, towards, strict=True)]
         self.starts = tuple(self._start(*pair) for pair in zip(variables, values, strict=True))
         self.towards = tuple(start is not None for start in self.starts)
 
