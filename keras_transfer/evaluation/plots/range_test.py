@@ -63,17 +63,20 @@ def range_test(
         panel.grid(axis="y", color=RULE, linewidth=0.5)
         panel.set_xlabel("peak learning rate", color=INK)
         panel.set_ylabel("loss", color=INK)
-        for (name, rate), color, height in zip(marks.items(), (ORANGE, MUTED), (0.96, 0.88), strict=False):
+        panel.xaxis.set_major_formatter(lambda rate, _: f"{rate:g}")  # not in mathematics, which is not set here
+        panel.xaxis.set_minor_formatter("")
+        middle = float(np.sqrt(rates[0] * rates[-1]))
+        for (name, rate), color, height in zip(marks.items(), (ORANGE, MUTED), (0.95, 0.86), strict=False):
             panel.axvline(rate, color=color, linewidth=1.2)
-            right = rate < np.sqrt(rates[0] * rates[-1])
             panel.annotate(
                 f"{name} {rate:.2g}",
                 (rate, height),
                 xycoords=panel.get_xaxis_transform(),
-                xytext=(5 if right else -5, 0),
+                xytext=(6 if rate < middle else -6, 0),
                 textcoords="offset points",
-                ha="left" if right else "right",
+                ha="left" if rate < middle else "right",
                 va="center",
                 color=color,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
             )
     return pathlib.Path(path)
