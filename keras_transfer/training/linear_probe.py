@@ -99,7 +99,6 @@ def _rotated(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _strength(features: np.ndarray, labels: np.ndarray, weights: dict[int, float] | None, seed: int) -> float:
     """The C with the lowest log loss on held-out parts; the middle one where a class cannot be divided."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import log_loss
     from sklearn.model_selection import StratifiedKFold
 
     chosen = _some(labels, MOST_TO_CHOOSE_ON, seed)
@@ -114,7 +113,8 @@ def _strength(features: np.ndarray, labels: np.ndarray, weights: dict[int, float
         probe = LogisticRegression(max_iter=300, tol=1e-3, class_weight=weights, warm_start=True)
         for place, strength in enumerate(STRENGTHS):
             probe.set_params(C=strength).fit(features[seen], labels[seen])
-            losses[place] += log_loss(labels[held_out], probe.predict_proba(features[held_out]), labels=probe.classes_)
+            columns = np.searchsorted(probe.classes_, labels[held_out])
+            losses[place] -= np.mean(probe.predict_log_proba(features[held_out])[np.arange(len(held_out)), columns])
     return STRENGTHS[int(losses.argmin())]
 
 
