@@ -22,6 +22,7 @@ from keras_transfer.plans.methods import (
     staged_fine_tuning,
 )
 from keras_transfer.plans.plan import Plan, Stage
+from keras_transfer.study.learning_rate import LearningRates, find_learning_rate
 from keras_transfer.training import cache
 from keras_transfer.training.audit import AuditError
 from keras_transfer.training.callbacks import NonFiniteLossError
@@ -62,6 +63,9 @@ __all__ = [  # noqa: RUF022 - in reading order
     "NonFiniteLossError",
     "AuditError",
     "cache",
+    # what to expect of it
+    "find_learning_rate",
+    "LearningRates",
     # adapters by hand, and as files
     "add_lora",
     "adopt_lora",
