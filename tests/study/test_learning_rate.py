@@ -114,7 +114,9 @@ def test_by_default_it_is_the_last_stage_of_staged_fine_tuning_from_a_probe(monk
     model, data = _pictures()
     seen = []
     whole = learning_rate.prepare
-    monkeypatch.setattr(learning_rate, "prepare", lambda m, stage, *a, **o: seen.append(stage) or whole(m, stage, *a, **o))
+    monkeypatch.setattr(
+        learning_rate, "prepare", lambda m, stage, *a, **o: seen.append(stage) or whole(m, stage, *a, **o)
+    )
     assert _find(model, data).stage == "all"
     plan = kt.Plan([kt.Stage("head", 1), kt.Stage("top:1", 1, ema=0.9), kt.Stage("all", 1)])
     assert _find(model, data, plan=plan, stage="top:1").stage == "top:1"
