@@ -30,7 +30,7 @@ _LARGEST = 4e6
 # No more than this share of what is free is taken, of the disk and of the memory.
 _SHARE = 0.5
 # No more than so many bytes are taken from disk into memory.
-_WHOLE = 256e6
+_WHOLE = 128e6
 _BATCH = 32
 
 
@@ -170,7 +170,7 @@ class Features(Batches):
         kept = [self._store.rows(split, view).whole(_WHOLE / len(views)) for view in views]
         if any(tensors is None for tensors in kept):
             return None
-        joined = [np.concatenate(tensors) for tensors in zip(*kept, strict=True)]
+        joined = kept[0] if len(kept) == 1 else [np.concatenate(tensors) for tensors in zip(*kept, strict=True)]
         given = {KEPT: {str(number): tensor for number, tensor in enumerate(joined)}}
         return given, *(np.tile(target, len(views)) for target in targets)
 
