@@ -23,6 +23,7 @@ STEPS = [
     "plans",
     "evaluation",
     "training",
+    "study",
 ]
 
 # One door per outside library. Those that every module may use: keras and numpy.
@@ -32,6 +33,7 @@ DOORS = {
     "keras_hub": {"backbones/hub.py"},
     "PIL": {"data/decoding.py"},
     "sklearn": {"data/digits.py", "evaluation/report.py", "training/linear_probe.py"},
+    "scipy": {"study/intervals.py"},
     "safetensors": {
         "adapters/files.py",
         "adapters/peft.py",

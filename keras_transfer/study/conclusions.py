@@ -1,0 +1,177 @@
+"""What a comparison shows, in plain sentences: what transfer was worth, which methods differ, what they cost."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from keras_transfer.evaluation.formatting import duration, percent
+from keras_transfer.study.intervals import Estimate
+
+if TYPE_CHECKING:
+    from keras_transfer.study.comparison import Comparison, Row
+
+_LEVEL = 0.95
+
+
+def sentences(comparison: "Comparison") -> tuple[str, ...]:
+    """What follows from the figures, the most important first."""
+    if not comparison.rows:
+        return ("No run came to an end, so nothing can be said.", *_missing(comparison))
+    found = [*_transfer(comparison), *_ranking(comparison), *_forgetting(comparison), *_missing(comparison)]
+    if all(len(row.by_seed) == 1 for row in comparison.rows):
+        found.append("Each method ran with one seed only: how much another seed would change is not known.")
+    return tuple(found)
+
+
+def negative_transfer(comparison: "Comparison") -> Estimate | None:
+    """How much better training from scratch is than the best method that transfers, where that is beyond the noise."""
+    against = _scratch_and_best(comparison)
+    if against is None:
+        return None
+    found = comparison.difference(against[0].method.name, against[1].method.name)
+    return found if found is not None and found.low > 0 else None
+
+
+def best(rows: Sequence["Row"]) -> "Row":
+    """The row with the highest accuracy, of equals the quickest."""
+    return max(rows, key=lambda row: (row.accuracy.value, -row.seconds))
+
+
+def size(count: int) -> str:
+    """A number of bytes for people to read, small ones too.
+
+    Example:
+
+    >>> size(812), size(25_600), size(9_437_184)
+    ('812 B', '25 KiB', '9.0 MiB')
+    """
+    if count < 2**10:
+        return f"{count} B"
+    if count < 2**20:
+        return f"{count / 2**10:.0f} KiB"
+    return f"{count / 2**20:.1f} MiB" if count < 2**30 else f"{count / 2**30:.2f} GiB"
+
+
+def points(share: float, *, sign: bool = False) -> str:
+    """A difference of shares in points, a hundredth each.
+
+    Example:
+
+    >>> points(0.034), points(0.034, sign=True), points(-0.01)
+    ('3.4', '+3.4', '-1.0')
+    """
+    return f"{100 * share:{'+' if sign else ''}.1f}"
+
+
+def interval(estimate: Estimate) -> str:
+    """The interval of a difference, in points.
+
+    Example:
+
+    >>> interval(Estimate(0.05, 0.01, 0.09, level=0.95, seeds=3))
+    '95 % interval 1.0 to 9.0 points'
+    """
+    return f"{100 * estimate.level:.3g} % interval {points(estimate.low)} to {points(estimate.high)} points"
+
+
+def _scratch_and_best(comparison: "Comparison") -> "tuple[Row, Row] | None":
+    """The best row that begins with random weights, and the best of the others."""
+    scratch = [row for row in comparison.rows if not row.method.transfers]
+    others = [row for row in comparison.rows if row.method.transfers]
+    return (best(scratch), best(others)) if scratch and others else None
+
+
+def _transfer(comparison: "Comparison") -> list[str]:
+    against = _scratch_and_best(comparison)
+    if against is None:
+        return []
+    scratch, other = (row.method.name for row in against)
+    found = comparison.difference(other, scratch)
+    if found is None:
+        return [f"What transfer was worth is not known: {other} and {scratch} have no seed in common."]
+    if found.low > 0:
+        return [
+            f"Transfer helped: {other} is {points(found.value)} points more accurate than {scratch} ({interval(found)})."
+        ]
+    if found.high < 0:
+        swapped = comparison.difference(scratch, other)
+        return [
+            f"Negative transfer: {scratch}, which does without the pretrained weights, is {points(-found.value)} points "
+            f"more accurate than {other}, the best method that begins with them ({interval(swapped)})."
+        ]
+    return [
+        f"What transfer was worth is open: there is no difference beyond the noise between {other} and {scratch} "
+        f"({points(found.value, sign=True)} points, {interval(found)})."
+    ]
+
+
+def _ranking(comparison: "Comparison") -> list[str]:
+    first = best(comparison.rows)
+    rest = [row for row in comparison.rows if row is not first]
+    if not rest:
+        return []
+    # Bonferroni: of many comparisons with the best, one would else seem to differ by chance.
+    level = 1 - (1 - _LEVEL) / len(rest)
+    differences = {
+        row.method.name: comparison.difference(first.method.name, row.method.name, level=level) for row in rest
+    }
+    worse = [name for name, found in differences.items() if found is not None and found.low > 0]
+    alike = [row for row in rest if row.method.name not in worse and differences[row.method.name] is not None]
+    sentence = f"The highest accuracy is that of {first.method.name}, {percent(first.accuracy.value)}"
+    sentence += f"; beyond the noise it is higher than that of {_listed(worse)}." if worse else "."
+    found = [sentence]
+    if alike:
+        shown = [f"{row.method.name} ({points(differences[row.method.name].value, sign=True)})" for row in alike]
+        found.append(f"Between {first.method.name} and {_listed(shown)} there is no difference beyond the noise.")
+        found += _cheaper(first, alike)
+    return found
+
+
+def _cheaper(first: "Row", alike: Sequence["Row"]) -> list[str]:
+    """Which of the methods that are as good as the best costs less, where one costs a good deal less."""
+    found = []
+    quickest = min([first, *alike], key=lambda row: row.seconds)
+    smallest = min([first, *alike], key=lambda row: row.stored_bytes)
+    if quickest.seconds < 0.8 * first.seconds:
+        found.append(
+            f"{quickest.method.name} trains in {duration(quickest.seconds)} instead of {duration(first.seconds)}"
+        )
+    if smallest.stored_bytes < 0.8 * first.stored_bytes:
+        found.append(
+            f"{smallest.method.name} leaves {size(smallest.stored_bytes)} to store per task instead of "
+            f"{size(first.stored_bytes)}"
+        )
+    return [f"At that accuracy, {' and '.join(found)}."] if found else []
+
+
+def _forgetting(comparison: "Comparison") -> list[str]:
+    known = [row for row in comparison.rows if row.lost is not None]
+    if not known:
+        return []
+    source = comparison.source
+    parts = [f"{row.method.name} {points(row.lost)}" for row in sorted(known, key=lambda row: row.lost)]
+    return [
+        f"On the source task the pretrained body has {percent(source.accuracy)} by {source.judged_by} ({source.split}, "
+        f"{source.examples:,} examples; chance is {percent(source.chance)}). Points of it that are lost: "
+        f"{', '.join(parts)}."
+    ]
+
+
+def _missing(comparison: "Comparison") -> list[str]:
+    found = []
+    for trial in comparison.failed:
+        found.append(f"{trial.method} with seed {trial.seed} {trial.problem}")
+    left = [f"{trial.method} (seed {trial.seed})" for trial in comparison.left_out]
+    if left:
+        found.append(f"Not begun in time, and so left out: {', '.join(left)}.")
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them.
+
+    Example:
+
+    >>> _listed(["a"]), _listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
