@@ -40,7 +40,9 @@ DOORS = {
         "training/checkpoints.py",
         "training/feature_store.py",
     },
-    "matplotlib": {f"evaluation/plots/{name}.py" for name in ("contact_sheet", "curves", "fonts", "matrix", "sheet")},
+    "matplotlib": {
+        f"evaluation/plots/{name}.py" for name in ("contact_sheet", "curves", "fonts", "matrix", "methods", "sheet")
+    },
 }
 FREE = {"keras", "numpy", "keras_transfer"}
 

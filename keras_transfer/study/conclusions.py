@@ -36,6 +36,11 @@ def best(rows: Sequence["Row"]) -> "Row":
     return max(rows, key=lambda row: (row.accuracy.value, -row.seconds))
 
 
+def quoted(name: str) -> str:
+    """A method's name within a sentence, of which it may well be a part."""
+    return f"“{name}”"
+
+
 def size(count: int) -> str:
     """A number of bytes for people to read, small ones too.
 
@@ -84,8 +89,9 @@ def _transfer(comparison: "Comparison") -> list[str]:
     against = _scratch_and_best(comparison)
     if against is None:
         return []
-    scratch, other = (row.method.name for row in against)
-    found = comparison.difference(other, scratch)
+    names = [row.method.name for row in against]
+    scratch, other = map(quoted, names)
+    found = comparison.difference(names[1], names[0])
     if found is None:
         return [f"What transfer was worth is not known: {other} and {scratch} have no seed in common."]
     if found.low > 0:
@@ -93,7 +99,7 @@ def _transfer(comparison: "Comparison") -> list[str]:
             f"Transfer helped: {other} is {points(found.value)} points more accurate than {scratch} ({interval(found)})."
         ]
     if found.high < 0:
-        swapped = comparison.difference(scratch, other)
+        swapped = comparison.difference(*names)
         return [
             f"Negative transfer: {scratch}, which does without the pretrained weights, is {points(-found.value)} points "
             f"more accurate than {other}, the best method that begins with them ({interval(swapped)})."
@@ -116,31 +122,40 @@ def _ranking(comparison: "Comparison") -> list[str]:
     }
     worse = [name for name, found in differences.items() if found is not None and found.low > 0]
     alike = [row for row in rest if row.method.name not in worse and differences[row.method.name] is not None]
-    sentence = f"The highest accuracy is that of {first.method.name}, {percent(first.accuracy.value)}"
-    sentence += f"; beyond the noise it is higher than that of {_listed(worse)}." if worse else "."
+    sentence = f"The highest accuracy is that of {quoted(first.method.name)}, {percent(first.accuracy.value)}"
+    sentence += f"; beyond the noise it is above {_listed(list(map(quoted, worse)))}." if worse else "."
     found = [sentence]
     if alike:
-        shown = [f"{row.method.name} ({points(differences[row.method.name].value, sign=True)})" for row in alike]
-        found.append(f"Between {first.method.name} and {_listed(shown)} there is no difference beyond the noise.")
+        shown = [f"{quoted(row.method.name)} ({_points_apart(differences[row.method.name])})" for row in alike]
+        found.append(
+            f"No difference beyond the noise between {quoted(first.method.name)} and {_listed(shown)}."
+        )
         found += _cheaper(first, alike)
     return found
 
 
 def _cheaper(first: "Row", alike: Sequence["Row"]) -> list[str]:
     """Which of the methods that are as good as the best costs less, where one costs a good deal less."""
-    found = []
     quickest = min([first, *alike], key=lambda row: row.seconds)
     smallest = min([first, *alike], key=lambda row: row.stored_bytes)
+    time = f"trains in {duration(quickest.seconds)} instead of {duration(first.seconds)}"
+    space = f"leaves {size(smallest.stored_bytes)} to store per task instead of {size(first.stored_bytes)}"
+    said: dict[str, list[str]] = {}
     if quickest.seconds < 0.8 * first.seconds:
-        found.append(
-            f"{quickest.method.name} trains in {duration(quickest.seconds)} instead of {duration(first.seconds)}"
-        )
+        said.setdefault(quoted(quickest.method.name), []).append(time)
     if smallest.stored_bytes < 0.8 * first.stored_bytes:
-        found.append(
-            f"{smallest.method.name} leaves {size(smallest.stored_bytes)} to store per task instead of "
-            f"{size(first.stored_bytes)}"
-        )
-    return [f"At that accuracy, {' and '.join(found)}."] if found else []
+        said.setdefault(quoted(smallest.method.name), []).append(space)
+    cheaper = [f"{name} {' and '.join(facts)}" for name, facts in said.items()]
+    return [f"Of these, {'; '.join(cheaper)}."] if cheaper else []
+
+
+def _points_apart(found: Estimate) -> str:
+    """Example:
+
+    >>> _points_apart(Estimate(0.05, -0.01, 0.11, level=0.95, seeds=3))
+    '5.0 points apart, interval -1.0 to 11.0'
+    """
+    return f"{points(found.value)} points apart, interval {points(found.low)} to {points(found.high)}"
 
 
 def _forgetting(comparison: "Comparison") -> list[str]:
@@ -148,7 +163,7 @@ def _forgetting(comparison: "Comparison") -> list[str]:
     if not known:
         return []
     source = comparison.source
-    parts = [f"{row.method.name} {points(row.lost)}" for row in sorted(known, key=lambda row: row.lost)]
+    parts = [f"{quoted(row.method.name)} {points(row.lost)}" for row in sorted(known, key=lambda row: row.lost)]
     return [
         f"On the source task the pretrained body has {percent(source.accuracy)} by {source.judged_by} ({source.split}, "
         f"{source.examples:,} examples; chance is {percent(source.chance)}). Points of it that are lost: "
@@ -159,8 +174,8 @@ def _forgetting(comparison: "Comparison") -> list[str]:
 def _missing(comparison: "Comparison") -> list[str]:
     found = []
     for trial in comparison.failed:
-        found.append(f"{trial.method} with seed {trial.seed} {trial.problem}")
-    left = [f"{trial.method} (seed {trial.seed})" for trial in comparison.left_out]
+        found.append(f"{quoted(trial.method)} with seed {trial.seed} {trial.problem}")
+    left = [f"{quoted(trial.method)} (seed {trial.seed})" for trial in comparison.left_out]
     if left:
         found.append(f"Not begun in time, and so left out: {', '.join(left)}.")
     return found

@@ -4,13 +4,14 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from keras_transfer.evaluation.formatting import LINE_WIDTH, cut, percent, score_text, table
-from keras_transfer.study.conclusions import best, points, size
+from keras_transfer.data.splits import table
+from keras_transfer.evaluation.formatting import LINE_WIDTH, cut, percent, score_text
+from keras_transfer.study.conclusions import best, points, quoted, size
 
 if TYPE_CHECKING:
     from keras_transfer.study.comparison import Comparison, Row
 
-_LONGEST_NAME = 24
+_LONGEST_NAME = 20
 
 
 def text(comparison: "Comparison") -> str:
@@ -47,7 +48,7 @@ def body(comparison: "Comparison") -> list[list[str]]:
             lines.append(_line(comparison, rows[method.name]))
         else:
             why = {trial.problem.split(":")[0] for trial in comparison.trials if trial.method == method.name}
-            lines.append([method.name, " and ".join(sorted(why)), *[""] * (width - 3), "0"])
+            lines.append([method.name, min(why), *[""] * (width - 3), "0"])
     return lines
 
 
@@ -85,7 +86,7 @@ def footnotes(comparison: "Comparison") -> Iterator[str]:
     else:
         yield "No run chose anything by the test split; but the best of several methods on it is a little flattered."
     makers = [trial for trial in comparison.trials if trial.made_features]
-    computed = ", ".join(f"{trial.method} (seed {trial.seed})" for trial in makers)
+    computed = ", ".join(f"{quoted(trial.method)} (seed {trial.seed})" for trial in makers)
     yield (
         "Seconds of training, mean over seeds. Features of frozen layers are computed once and shared: "
         + (f"that time is in {computed}; the other runs found them or used none." if makers else "here none were.")

@@ -1,4 +1,5 @@
-"""Pictures of a run: its learning curves, what it confuses, where it was surely wrong. The only door to matplotlib.
+"""Pictures of a run: its learning curves, what it confuses, where it was surely wrong; and of several methods. The only
+door to matplotlib.
 
 Matplotlib takes long to import, so import this package when the first picture is drawn.
 """
@@ -6,5 +7,13 @@ Matplotlib takes long to import, so import this package when the first picture i
 from keras_transfer.evaluation.plots.contact_sheet import most_wrong
 from keras_transfer.evaluation.plots.curves import learning_curves
 from keras_transfer.evaluation.plots.matrix import confusion
+from keras_transfer.evaluation.plots.methods import accuracy_against_cost, class_differences, method_curves
 
-__all__ = ["confusion", "learning_curves", "most_wrong"]
+__all__ = [
+    "accuracy_against_cost",
+    "class_differences",
+    "confusion",
+    "learning_curves",
+    "method_curves",
+    "most_wrong",
+]
