@@ -70,8 +70,8 @@ def compare(
         epochs: of each method in all, its stages scaled to it; `None` leaves each plan as it is.
         minutes: of training, over all runs, those counted that were carried out earlier in this workdir. A run that was
             begun is finished; one that was not begun in time is left out, which the table says.
-        workdir: a folder for the runs, `<method>/seed_<seed>` each, and for `comparison.json`. A run that is finished is
-            read and not trained again, one that was killed goes on.
+        workdir: a folder for the runs, `<method>/seed_<seed>` each, and for `comparison.json`. A finished run is read
+            and not trained again, one that was killed goes on.
         source: the task that the body was pretrained on, to measure how much of it each method forgets.
         verbose: whether to say how each run came out.
         **fit_options: further arguments of `kt.fit`, the same for every run: `class_weight`, `precision`, `cache`, ….
@@ -197,9 +197,7 @@ def _planned(study: _Study, seed: int) -> tuple[list[Method], Any]:
     return methods, study.source.task(model) if study.source else None
 
 
-def _tried(
-    study: _Study, name: str, seed: int, folder: pathlib.Path | None, beginnings: dict[str, str]
-) -> Trial:
+def _tried(study: _Study, name: str, seed: int, folder: pathlib.Path | None, beginnings: dict[str, str]) -> Trial:
     """Carries a method out with one seed, or reads what came of it."""
     workdir = folder and folder / f"seed_{seed}"
     kept_before, started = _kept(), time.perf_counter()

@@ -209,9 +209,7 @@ class Comparison:
         shared = [seed for seed in one if seed in other]
         if not shared:
             return None
-        scores = [
-            intervals.accuracy(self.data.labels, np.array([of[seed] for seed in shared])) for of in (one, other)
-        ]
+        scores = [intervals.accuracy(self.data.labels, np.array([of[seed] for seed in shared])) for of in (one, other)]
         return scores[0].minus(scores[1]).estimate(level).within(-1, 1)
 
     def report(self, method: str, seed: int | None = None) -> Report:
@@ -329,5 +327,3 @@ def _write(path: str | os.PathLike, content: str) -> None:
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content)
-
-

@@ -96,13 +96,14 @@ def _transfer(comparison: "Comparison") -> list[str]:
         return [f"What transfer was worth is not known: {other} and {scratch} have no seed in common."]
     if found.low > 0:
         return [
-            f"Transfer helped: {other} is {points(found.value)} points more accurate than {scratch} ({interval(found)})."
+            f"Transfer helped: {other} is {points(found.value)} points more accurate than {scratch} "
+            f"({interval(found)})."
         ]
     if found.high < 0:
         swapped = comparison.difference(*names)
         return [
-            f"Negative transfer: {scratch}, which does without the pretrained weights, is {points(-found.value)} points "
-            f"more accurate than {other}, the best method that begins with them ({interval(swapped)})."
+            f"Negative transfer: {scratch}, which does without the pretrained weights, is {points(-found.value)} "
+            f"points more accurate than {other}, the best method that begins with them ({interval(swapped)})."
         ]
     return [
         f"What transfer was worth is open: there is no difference beyond the noise between {other} and {scratch} "
@@ -127,9 +128,7 @@ def _ranking(comparison: "Comparison") -> list[str]:
     found = [sentence]
     if alike:
         shown = [f"{quoted(row.method.name)} ({_points_apart(differences[row.method.name])})" for row in alike]
-        found.append(
-            f"No difference beyond the noise between {quoted(first.method.name)} and {_listed(shown)}."
-        )
+        found.append(f"No difference beyond the noise between {quoted(first.method.name)} and {_listed(shown)}.")
         found += _cheaper(first, alike)
     return found
 

@@ -1,14 +1,17 @@
 """How sure a figure is that was measured on some test examples, with models of some seeds.
 
-A figure would come out otherwise with other seeds, and with other test examples. Every figure here is a mean over seeds,
-and its variance is the sum of two parts: that of the seeds' figures, over their number, and that which the choice of the
-examples leaves open, found with the infinitesimal jackknife (Efron 1982, "The Jackknife, the Bootstrap and Other
+A figure would come out otherwise with other seeds, and with other test examples. Every figure here is a mean over
+seeds, and its variance is the sum of two parts: that of the seeds' figures, over their number, and that which the choice
+of the examples leaves open, found with the infinitesimal jackknife (Efron 1982, "The Jackknife, the Bootstrap and Other
 Resampling Plans"): from how much each example moves the mean over the seeds. Of two methods the difference is taken
 example by example and seed by seed, so that what is hard for both is noise of neither; with one seed that comes to
 McNemar's comparison (1947), as an interval. Two imagined examples on which they disagree are added (Bonett and Price
 2012), for else a handful would be taken for certain. Degrees of freedom after Satterthwaite (1946): few seeds that
-differ make a wide interval. What chance does to single examples in single seeds is counted in both parts, so the
-intervals are rather too wide than too narrow.
+differ make a wide interval. A percentile bootstrap over three seeds is no way round that: it knows three values.
+
+What chance does to single examples in single seeds is counted in both parts, so the intervals are rather too wide. In
+simulations of two equal methods the difference lay outside its 95 % interval in 0 to 7 % of the cases with three seeds,
+in up to 11 % with two; with one seed, how seeds differ is not in the interval at all.
 """
 
 import dataclasses

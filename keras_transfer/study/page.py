@@ -41,7 +41,7 @@ tr.best { background: var(--band); } tr.best th, tr.best td.accuracy { font-weig
 td.words { text-align: left; color: var(--muted); }
 td small { display: block; color: var(--muted); font-weight: 400; font-size: .8rem; line-height: 1.2; }
 svg.interval { display: block; width: 130px; height: 18px; }
-figure { margin: .75rem 0 0; } figure img { max-width: 100%; height: auto; display: block; }
+figure { margin: .25rem 0 0; } section > figure { margin-left: -1.4rem; } figure img { max-width: 100%; height: auto; display: block; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(470px, 100%), 1fr)); gap: 1.75rem 1.5rem; }
 .pair figcaption { font-weight: 600; color: var(--ink); overflow-wrap: anywhere; }
 details { margin-top: .6rem; } summary { cursor: pointer; color: var(--blue); }
@@ -149,7 +149,9 @@ def _costs(comparison: "Comparison") -> Iterator[str]:
         )
         for row in comparison.rows
     ]
-    picture = _picture(lambda path: plots.accuracy_against_cost(marks, path), "Accuracy of each method against its cost")
+    picture = _picture(
+        lambda path: plots.accuracy_against_cost(marks, path), "Accuracy of each method against its cost"
+    )
     yield f'<section id="cost"><h2>Accuracy against cost</h2><figure>{picture}</figure></section>'
 
 
@@ -195,9 +197,7 @@ def class_differences(comparison: "Comparison", first: str, second: str) -> list
         if not len(of_class):
             continue
         labels = comparison.data.labels[of_class]
-        scores = [
-            intervals.accuracy(labels, np.array([of[seed][of_class] for seed in shared])) for of in (one, other)
-        ]
+        scores = [intervals.accuracy(labels, np.array([of[seed][of_class] for seed in shared])) for of in (one, other)]
         estimate = scores[0].minus(scores[1]).estimate().within(-1, 1)
         found.append(ClassDifference(name, estimate.value, estimate.low, estimate.high))
     return found
@@ -246,8 +246,6 @@ def _picture(draw: Callable[[pathlib.Path], object], words: str) -> str:
         draw(path)
         content = path.read_bytes()
     # The header of a PNG: https://www.w3.org/TR/png/#11IHDR
-    width, height = (
-        round(int.from_bytes(content[place : place + 4]) * _PIXELS_PER_DOT) for place in (16, 20)
-    )
+    width, height = (round(int.from_bytes(content[place : place + 4]) * _PIXELS_PER_DOT) for place in (16, 20))
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     return f'<img src="{source}" width="{width}" height="{height}" alt="{escape(words)}">'

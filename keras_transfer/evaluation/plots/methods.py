@@ -84,7 +84,7 @@ def accuracy_against_cost(points: Sequence[Point], path: str | os.PathLike) -> p
 
 
 def _draw_costs(points: Sequence[Point], sheet: Sheet, names: Sequence[str]) -> None:
-    left, width, height = 0.95, 3.1, 3.0
+    left, width, height = 0.95, 3.5, 3.2
     sheet.width = left + 2 * width + 0.25 + 2.6 + MARGIN
     top = max(points, key=lambda point: (point.accuracy, -point.seconds))
     quick = min(points, key=lambda point: point.seconds)
@@ -169,7 +169,9 @@ def method_curves(
     """
     _check_any(histories, "histories", "those of one method or more")
     for name, of_seeds in histories.items():
-        _check_any([rows for rows in of_seeds if rows], f"histories[{name!r}]", "one of each seed, with a row per epoch")
+        _check_any(
+            [rows for rows in of_seeds if rows], f"histories[{name!r}]", "one of each seed, with a row per epoch"
+        )
     with open_sheet(path, list(histories)) as (sheet, names):
         _draw_curves(list(histories.values()), sheet, names)
     return pathlib.Path(path)
@@ -186,7 +188,7 @@ class _Spread:
 
 
 def _draw_curves(every: Sequence[Sequence[Sequence[Mapping[str, Any]]]], sheet: Sheet, names: Sequence[str]) -> None:
-    columns, width, height = min(3, len(every)), 2.55, 1.75
+    columns, width, height = min(3, len(every)), 3.1, 1.9
     sheet.width = max(0.85 + columns * (width + 0.2) + MARGIN, 6.0)
     measured = all(_finite(row, "val_accuracy") for of_seeds in every for rows in of_seeds for row in rows)
     column = "val_accuracy" if measured else "accuracy"
