@@ -34,6 +34,7 @@ DOORS = {
     "PIL": {"data/decoding.py"},
     "sklearn": {"data/digits.py", "evaluation/report.py", "training/linear_probe.py"},
     "scipy": {"study/intervals.py"},
+    "threadpoolctl": {"training/linear_probe.py"},
     "safetensors": {
         "adapters/files.py",
         "adapters/peft.py",
