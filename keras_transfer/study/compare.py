@@ -1,28 +1,29 @@
 """`compare`: the same task by several methods, with several seeds, on the same budget."""
 
+import contextlib
 import dataclasses
-import inspect
 import json
 import os
 import pathlib
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_transfer import digests
 from keras_transfer.data.splits import Splits
-from keras_transfer.errors import explain, nearest
+from keras_transfer.errors import explain
+from keras_transfer.evaluation.formatting import duration
 from keras_transfer.plans.plan import Plan
+from keras_transfer.study import arguments, pace
 from keras_transfer.study.budget import with_epochs
-from keras_transfer.study.comparison import Comparison, Data
+from keras_transfer.study.comparison import Comparison, Data, SourceTask
 from keras_transfer.study.memory import watched
 from keras_transfer.study.source import Source
-from keras_transfer.study.stored import Beginning
 from keras_transfer.study.trial import FAILED, LEFT_OUT, Method, Trial
+from keras_transfer.study.ways import Build, Freshness, PlanOf, Way, planned, ways
 from keras_transfer.training import cache as caches
 from keras_transfer.training.audit import AuditError
 from keras_transfer.training.callbacks import NonFiniteLossError
@@ -30,14 +31,12 @@ from keras_transfer.training.files import write_whole
 from keras_transfer.training.fit import fit
 from keras_transfer.training.run import Run
 
-Build = Callable[[], keras.Model]
-PlanOf = Callable[[keras.Model], Plan]
-# What `compare` says itself to `fit`.
-_OWN = ("model", "splits", "plan", "workdir", "seed", "verbose")
+# Failures that belong into the table. Any other error is a mistake, and ends the comparison.
+_FAILURES = (NonFiniteLossError, AuditError)
 
 
 def compare(
-    build: Build,
+    build: Build | Mapping[str, Build],
     splits: Splits,
     plans: Mapping[str, PlanOf],
     *,
@@ -60,16 +59,19 @@ def compare(
     comparison; with a `workdir` the same line then goes on where it stopped.
 
     Args:
-        build: makes a fresh model; called once for each run. It is to give the same model whenever it is called after
-            the same `set_random_seed`.
+        build: makes a fresh model; called once for each run and before them. It is to give the same model whenever it
+            is called after the same `set_random_seed`. To compare bodies, for instance of several source tasks: a
+            mapping of their names to such functions; every method is then tried with each.
         splits: the data; methods are compared on test, or on validation where there is no test split.
         plans: for each method, by its name, a function from a model to its `kt.Plan`. One whose first stage begins with
             random weights (`kt.from_scratch`) shows what transfer was worth.
         seeds: how many, counted from 0, or which. From three on, the noise between seeds is known well enough to speak
             of; with one, it is not counted.
-        epochs: of each method in all, its stages scaled to it; `None` leaves each plan as it is.
-        minutes: of training, over all runs, those counted that were carried out earlier in this workdir. A run that was
-            begun is finished; one that was not begun in time is left out, which the table says.
+        epochs: of each method in all, its stages scaled to it.
+        minutes: of training in all, the same share for every run, instead of `epochs`. A few steps of each method are
+            timed first; a plan that would take longer than its share is given fewer epochs, one for which that would be
+            less than one a stage is left out, which the table says. None is given more epochs than it has by itself.
+            With neither, each plan is carried out as it is.
         workdir: a folder for the runs, `<method>/seed_<seed>` each, and for `comparison.json`. A finished run is read
             and not trained again, one that was killed goes on.
         source: the task that the body was pretrained on, to measure how much of it each method forgets.
@@ -80,9 +82,9 @@ def compare(
         The `kt.Comparison`: print it, or write it with `to_html`.
 
     Raises:
-        ValueError: if nothing is to be compared, a plan does not fit the model or the budget, `build` gives two
-            different models for one seed, or the workdir holds other runs. Plans are checked before anything is
-            trained.
+        ValueError: if nothing is to be compared, a plan does not fit the model or the budget, `build` does not give a
+            fresh model, or two different ones for one seed, or the workdir holds other runs. Plans are checked before
+            anything is trained.
 
     Example:
 
@@ -99,22 +101,27 @@ def compare(
     >>> [(trial.method, trial.seed) for trial in comparison.trials], comparison.rows[0].trainable_parameters
     ([('head', 0)], 2562)
     """
-    chosen = _checked_seeds(seeds)
-    _check(splits, plans, epochs=epochs, minutes=minutes, fit_options=fit_options)
-    study = _Study(build, splits, plans, epochs, workdir and pathlib.Path(workdir), source, verbose, fit_options)
-    folders = study.folders()
-    methods, task = _planned(study, chosen[0])
+    chosen = arguments.checked_seeds(seeds)
+    arguments.check(build, splits, plans, epochs=epochs, minutes=minutes, source=source, fit_options=fit_options)
+    builds = build if isinstance(build, Mapping) else {"": build}
+    folder = None if workdir is None else pathlib.Path(workdir)
+    study = _Study(splits, folder, source, verbose, fit_options, Freshness())
+    every, whole, task = _prepared(study, builds, plans, chosen[0])
+    folders = study.folders([way.name for way in every])
+    given = {name: plan if epochs is None else with_epochs(plan, epochs, name=name) for name, plan in whole.items()}
+    reasons: Mapping[str, str] = {}
+    if minutes is not None:
+        given, reasons = _within_minutes(study, every, whole, chosen, minutes)
     trials: list[Trial] = []
     for seed in chosen:
-        beginnings: dict[str, str] = {}
-        for name in plans:
-            spent = sum(trial.seconds for trial in trials)
-            if minutes is not None and spent >= 60 * minutes:
-                trials.append(Trial(name, seed, problem=f"{LEFT_OUT}: not begun within {minutes:g} minutes"))
-                continue
-            trials.append(_tried(study, name, seed, folders[name], beginnings))
-            study.say(trials[-1])
-    found = Comparison(methods, trials, _facts(splits), task)
+        for way in every:
+            if way.name in reasons:
+                trials.append(Trial(way.name, seed, problem=reasons[way.name]))
+            else:
+                trials.append(_tried(study, way, given[way.name].epochs, seed, folders[way.name]))
+            study.say_of(trials[-1], width=max(map(len, given)))
+    methods = [Method(way.name, given[way.name], way.body) for way in every]
+    found = Comparison(methods, trials, _facts(splits), task, _budget_said(epochs, minutes, len(trials)))
     if study.workdir is not None:
         write_whole(study.workdir / "comparison.json", found.to_json())
     return found
@@ -122,50 +129,20 @@ def compare(
 
 @dataclasses.dataclass(frozen=True)
 class _Study:
-    """One call of `compare`: what is to be tried on what."""
+    """What holds for every run of one call of `compare`."""
 
-    build: Build
     splits: Splits
-    plans: Mapping[str, PlanOf]
-    epochs: int | None
     workdir: pathlib.Path | None
     source: Source | None
     verbose: bool
     fit_options: Mapping[str, Any]
+    freshness: Freshness
 
-    def built(self, seed: int) -> keras.Model:
-        """A fresh model."""
-        keras.utils.set_random_seed(seed)
-        model = self.build()
-        if not isinstance(model, keras.Model):
-            raise ValueError(
-                explain(
-                    "`build` makes no model.",
-                    given=type(model).__name__,
-                    expected="a keras.Model, as from kt.image_classifier",
-                )
-            )
-        return model
-
-    def plan(self, name: str, model: keras.Model) -> Plan:
-        """The plan of a method for a model, within the budget."""
-        plan = self.plans[name](model)
-        if not isinstance(plan, Plan):
-            raise ValueError(
-                explain(
-                    f"{name!r} makes no plan.",
-                    given=type(plan).__name__,
-                    expected="a function from a model to a kt.Plan: kt.feature_extraction, or"
-                    " lambda model: kt.lora(model, rank=4)",
-                )
-            )
-        return plan if self.epochs is None else with_epochs(plan, self.epochs, name=name)
-
-    def folders(self) -> dict[str, pathlib.Path | None]:
+    def folders(self, names: Sequence[str]) -> dict[str, pathlib.Path | None]:
         """Where the runs of each method go."""
         if self.workdir is None:
-            return dict.fromkeys(self.plans)
-        folders = {name: self.workdir / re.sub(r"[^\w\- ]", "_", name) for name in self.plans}
+            return dict.fromkeys(names)
+        folders = {name: self.workdir / re.sub(r"[^\w\- ,]", "_", name) for name in names}
         if len(set(folders.values())) < len(folders):
             raise ValueError(
                 explain(
@@ -177,49 +154,105 @@ class _Study:
         self.workdir.mkdir(parents=True, exist_ok=True)
         return folders
 
-    def say(self, trial: Trial) -> None:
+    def say_of(self, trial: Trial, *, width: int) -> None:
         """One line on a run."""
-        if not self.verbose:
-            return
         reported = self.splits.test or self.splits.validation or self.splits.train
         outcome = trial.problem
         if trial.is_done:
             accuracy = np.mean(trial.predicted == reported.labels)
             outcome = f"accuracy {accuracy:.3f} on {reported.name}, {trial.seconds:.1f} s"
-        width = max(map(len, self.plans))
-        print(f"seed {trial.seed}  {trial.method:<{width}}  {outcome}", flush=True)
+        self.say(f"seed {trial.seed}  {trial.method:<{width}}  {outcome}")
+
+    def say(self, line: str) -> None:
+        """A line, unless none is wanted."""
+        if self.verbose:
+            print(line, flush=True)
 
 
-def _planned(study: _Study, seed: int) -> tuple[list[Method], Any]:
-    """What each method is going to do, and how the source task is done now; before anything is trained."""
-    model = study.built(seed)
-    methods = [Method(name, study.plan(name, model)) for name in study.plans]
-    return methods, study.source.task(model) if study.source else None
+def _prepared(
+    study: _Study, builds: Mapping[str, Build], plans: Mapping[str, PlanOf], seed: int
+) -> tuple[list[Way], dict[str, Plan], SourceTask | None]:
+    """The methods, the plan of each as it is by itself, and how the source task is done now; nothing is trained."""
+    models = {}
+    for body, build in builds.items():
+        models[body] = study.freshness.built(build, body, seed)[0]
+    every = ways(builds, plans, models)
+    task = study.source.task(models[""]) if study.source else None
+    return every, planned(every, models), task
 
 
-def _tried(study: _Study, name: str, seed: int, folder: pathlib.Path | None, beginnings: dict[str, str]) -> Trial:
+def _within_minutes(
+    study: _Study, every: Sequence[Way], whole: Mapping[str, Plan], seeds: Sequence[int], minutes: float
+) -> tuple[dict[str, Plan], dict[str, str]]:
+    """The plans with as many of their epochs as fit into the time of a run; and why some methods are left out."""
+    asked = {"plans": {name: plan.to_dict() for name, plan in whole.items()}, "of": study.splits.fingerprint}
+    digest = digests.of_json(asked | {"minutes": minutes, "seeds": len(seeds)})
+    file = study.workdir and study.workdir / "epochs.json"
+    found = _read(file, digest) if file else None
+    if found is None:
+        found = _timed(study, every, whole, seeds, minutes)
+        if file:
+            write_whole(file, json.dumps({"of": digest, "epochs": found[0], "reasons": found[1]}))
+    epochs, reasons = found
+    return {name: with_epochs(whole[name], count) for name, count in epochs.items()}, reasons
+
+
+def _timed(
+    study: _Study, every: Sequence[Way], whole: Mapping[str, Plan], seeds: Sequence[int], minutes: float
+) -> tuple[dict[str, int], dict[str, str]]:
+    """How many epochs of each method fit, by a few steps of each; and why some methods are left out."""
+    started, paces = time.perf_counter(), {}
+    for way in every:
+        model, _ = study.freshness.built(way.build, way.body, seeds[0])
+        # One that breaks off here does so again in its run, which says so.
+        with contextlib.suppress(*_FAILURES):
+            paces[way.name] = pace.rehearsed(
+                model, study.splits, whole[way.name], seed=seeds[0], fit_options=study.fit_options
+            )
+    share = (60 * minutes - (time.perf_counter() - started)) / (len(every) * len(seeds))
+    study.say(f"{duration(max(0.0, share))} for each run, after a few steps of each method were timed")
+    epochs, reasons = {name: plan.epochs for name, plan in whole.items()}, {}
+    for name, found in paces.items():
+        fits = pace.epochs_within(whole[name], found, share)
+        if fits is None:
+            least = pace.seconds_of(with_epochs(whole[name], len(whole[name])), found)
+            time_of_each = f"there are {duration(max(0.0, share))} for each run"
+            reasons[name] = f"{LEFT_OUT}: an epoch of each stage takes {duration(least)}, and {time_of_each}"
+        epochs[name] = fits or len(whole[name])
+    return epochs, reasons
+
+
+def _read(file: pathlib.Path, digest: str) -> tuple[dict[str, int], dict[str, str]] | None:
+    """What was timed for the same comparison earlier, so that a run that was killed goes on with the same plan."""
+    try:
+        written = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return (written["epochs"], written["reasons"]) if written.get("of") == digest else None
+
+
+def _budget_said(epochs: int | None, minutes: float | None, runs: int) -> str:
+    if epochs is not None:
+        return f"{epochs} epochs of each method"
+    if minutes is not None:
+        return f"{minutes:g} minutes of training in all, the same share for each of {runs} runs"
+    return "as many epochs as each plan has by itself"
+
+
+def _tried(study: _Study, way: Way, epochs: int, seed: int, folder: pathlib.Path | None) -> Trial:
     """Carries a method out with one seed, or reads what came of it."""
     workdir = folder and folder / f"seed_{seed}"
     kept_before, started = _kept(), time.perf_counter()
     with watched() as memory:
-        model = study.built(seed)
-        beginning = Beginning(model)
-        _check_same(beginning.digest, beginnings, name, seed)
+        model, beginning = study.freshness.built(way.build, way.body, seed)
+        plan = with_epochs(way.plan(model), epochs, name=way.name)
         try:
-            run = fit(
-                model,
-                study.splits,
-                study.plan(name, model),
-                workdir=workdir,
-                seed=seed,
-                verbose=False,
-                **study.fit_options,
-            )
-        except (NonFiniteLossError, AuditError) as error:
+            run = fit(model, study.splits, plan, workdir=workdir, seed=seed, verbose=False, **study.fit_options)
+        except _FAILURES as error:
             reason = " ".join(str(error).split())
-            return Trial(name, seed, seconds=time.perf_counter() - started, problem=f"{FAILED}: {reason}")
+            return Trial(way.name, seed, seconds=time.perf_counter() - started, problem=f"{FAILED}: {reason}")
     trial = Trial(
-        name,
+        way.name,
         seed,
         predicted=run.probabilities.argmax(axis=1),
         history=run.history,
@@ -267,73 +300,7 @@ def _kept() -> set[pathlib.Path]:
     return {entry.folder for entry in caches.entries()}
 
 
-def _check_same(digest: str, beginnings: dict[str, str], name: str, seed: int) -> None:
-    """Raises a `ValueError` where `build` gave another model than it gave the other methods for this seed."""
-    beginnings[name] = digest
-    first = next(iter(beginnings))
-    if beginnings[first] != digest:
-        raise ValueError(
-            explain(
-                f"`build` gave other weights for {name!r} than for {first!r}, with the same seed {seed}.",
-                expected="the same fresh model whenever it is called after keras.utils.set_random_seed(seed)",
-                to_mend="build the body inside `build`; or, where one body is shared, put its weights back there:"
-                " body.set_weights(pretrained)",
-            )
-        )
-
-
 def _facts(splits: Splits) -> Data:
     reported = splits.test or splits.validation or splits.train
     counts = {split.name: len(split) for split in splits.all}
     return Data(reported.name, splits.classes, reported.labels, counts, splits.fingerprint, tuple(splits.notes))
-
-
-def _checked_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
-    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not chosen or len(set(chosen)) < len(chosen) or any(not isinstance(s, int) or s < 0 for s in chosen):
-        raise ValueError(
-            explain(
-                "`seeds` names no seeds.",
-                given=repr(seeds),
-                expected="how many, at least 1, or different whole numbers from 0 up",
-            )
-        )
-    return chosen
-
-
-def _check(
-    splits: Splits,
-    plans: Mapping[str, PlanOf],
-    *,
-    epochs: int | None,
-    minutes: float | None,
-    fit_options: Mapping[str, Any],
-) -> None:
-    """Raises a `ValueError` for arguments that mean nothing, before anything is built."""
-    named = isinstance(plans, Mapping) and plans and all(isinstance(name, str) and name for name in plans)
-    if not named or not all(map(callable, plans.values())):
-        raise ValueError(
-            explain(
-                "`plans` gives no methods to compare.",
-                given=repr(plans)[:200],
-                expected='functions from a model to a plan by name, for instance {"head only": kt.feature_extraction}',
-            )
-        )
-    for name, given, fine, expected in (
-        ("splits", splits, isinstance(splits, Splits), "what kt.data.images or kt.data.texts returns, whole"),
-        ("splits", splits, bool(getattr(splits, "classes", ())), "data with classes: compare is for classifiers"),
-        ("epochs", epochs, epochs is None or (isinstance(epochs, int) and epochs >= 1), "None, or 1 or more"),
-        ("minutes", minutes, minutes is None or minutes > 0, "None, or a positive number"),
-    ):
-        if not fine:
-            raise ValueError(explain(f"`{name}` of compare is out of place.", given=repr(given), expected=expected))
-    known = [name for name in inspect.signature(fit).parameters if name not in _OWN]
-    for name in fit_options:
-        if name not in known:
-            raise ValueError(
-                explain(
-                    "There is no such argument, neither of `compare` nor of `kt.fit` where each run has its own.",
-                    given=f"{name}={fit_options[name]!r}",
-                    nearest=nearest(name, [*known, *inspect.signature(compare).parameters]),
-                )
-            )

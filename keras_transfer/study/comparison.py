@@ -9,7 +9,7 @@ import os
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from keras_transfer.study import intervals
 from keras_transfer.study.intervals import Estimate
 from keras_transfer.study.trial import FAILED, LEFT_OUT, Method, Trial
 from keras_transfer.training.files import write_whole
+
+if TYPE_CHECKING:
+    from keras_transfer.study.conclusions import NegativeTransfer
 
 _FORMAT, _VERSION = "keras_transfer.comparison", 1
 
@@ -82,6 +85,7 @@ class Row:
         method: which.
         accuracy, macro_f1: with 95 % intervals over seeds and examples.
         by_seed: the accuracy of each seed.
+        epochs: that were carried out, mean.
         trainable_parameters: how many numbers it could change.
         stored_bytes: what has to be kept for the task beside the pretrained body.
         seconds: of training, mean.
@@ -93,6 +97,7 @@ class Row:
     accuracy: Estimate
     macro_f1: Estimate
     by_seed: Mapping[int, float]
+    epochs: float
     trainable_parameters: int
     stored_bytes: int
     seconds: float
@@ -109,6 +114,7 @@ class Comparison:
         trials: one for each method and seed, those that failed or were left out among them.
         data: what they were compared on.
         source: how the source task was measured, or `None`.
+        budget: what every method was given, in words.
 
     Example:
 
@@ -125,6 +131,7 @@ class Comparison:
     trials: Sequence[Trial]
     data: Data
     source: SourceTask | None = None
+    budget: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "methods", tuple(self.methods))
@@ -180,6 +187,7 @@ class Comparison:
             accuracy.estimate().within(0, 1),
             macro_f1.estimate().within(0, 1),
             {trial.seed: float(value) for trial, value in zip(trials, accuracy.values, strict=True)},
+            statistics.mean(len(trial.history) for trial in trials),
             max(trial.trainable_parameters for trial in trials),
             max(trial.stored_bytes for trial in trials),
             statistics.mean(trial.seconds for trial in trials),
@@ -244,9 +252,9 @@ class Comparison:
         return conclusions.sentences(self)
 
     @property
-    def negative_transfer(self) -> Estimate | None:
-        """How much better training from scratch is than the best method that transfers, where that is beyond the noise;
-        else `None`."""
+    def negative_transfer(self) -> "tuple[NegativeTransfer, ...]":
+        """The bodies with which even the best method is worse, beyond the noise, than without any, or than with
+        another; empty where there is none."""
         from keras_transfer.study import conclusions
 
         return conclusions.negative_transfer(self)
@@ -288,6 +296,7 @@ class Comparison:
             "methods": [method.to_dict() for method in self.methods],
             "data": self.data.to_dict(),
             "source": None if self.source is None else dataclasses.asdict(self.source),
+            "budget": self.budget,
             "trials": [trial.to_dict() for trial in self.trials],
         }
         return json.dumps(parts, ensure_ascii=False)
@@ -320,6 +329,7 @@ class Comparison:
             [Trial.from_dict(trial) for trial in parts["trials"]],
             Data.from_dict(parts["data"]),
             None if parts["source"] is None else SourceTask(**parts["source"]),
+            parts["budget"],
         )
 
 

@@ -1,6 +1,7 @@
 """What a comparison shows, in plain sentences: what transfer was worth, which methods differ, what they cost."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from keras_transfer.evaluation.formatting import duration, percent
@@ -10,6 +11,23 @@ if TYPE_CHECKING:
     from keras_transfer.study.comparison import Comparison, Row
 
 _LEVEL = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class NegativeTransfer:
+    """A body that is worse to begin with than none, or than another, beyond the noise.
+
+    Attributes:
+        body: its name; empty where one body was compared only.
+        method: the best method with it.
+        better: the method that does better: from scratch, or with another body.
+        difference: how much more accurate that is.
+    """
+
+    body: str
+    method: str
+    better: str
+    difference: Estimate
 
 
 def sentences(comparison: "Comparison") -> tuple[str, ...]:
@@ -22,13 +40,10 @@ def sentences(comparison: "Comparison") -> tuple[str, ...]:
     return tuple(found)
 
 
-def negative_transfer(comparison: "Comparison") -> Estimate | None:
-    """How much better training from scratch is than the best method that transfers, where that is beyond the noise."""
-    against = _scratch_and_best(comparison)
-    if against is None:
-        return None
-    found = comparison.difference(against[0].method.name, against[1].method.name)
-    return found if found is not None and found.low > 0 else None
+def negative_transfer(comparison: "Comparison") -> tuple[NegativeTransfer, ...]:
+    """The bodies with which even the best method is worse, beyond the noise, than without any or than with another."""
+    found = [each for each, difference in _against_scratch(comparison) if difference and difference.low > 0]
+    return (*found, *(each for each, difference in _against_bodies(comparison) if difference and difference.low > 0))
 
 
 def best(rows: Sequence["Row"]) -> "Row":
@@ -78,37 +93,80 @@ def interval(estimate: Estimate) -> str:
     return f"{100 * estimate.level:.3g} % interval {points(estimate.low)} to {points(estimate.high)} points"
 
 
-def _scratch_and_best(comparison: "Comparison") -> "tuple[Row, Row] | None":
-    """The best row that begins with random weights, and the best of the others."""
+_Rival = tuple[NegativeTransfer, Estimate | None]
+
+
+def _against_scratch(comparison: "Comparison") -> Iterator[_Rival]:
+    """For each body its best method against the best from scratch, and how much better the latter is."""
     scratch = [row for row in comparison.rows if not row.method.transfers]
-    others = [row for row in comparison.rows if row.method.transfers]
-    return (best(scratch), best(others)) if scratch and others else None
+    if scratch:
+        rival = best(scratch).method.name
+        for row in _best_of_bodies(comparison):
+            difference = comparison.difference(rival, row.method.name)
+            yield NegativeTransfer(row.method.body, row.method.name, rival, difference), difference
+
+
+def _against_bodies(comparison: "Comparison") -> Iterator[_Rival]:
+    """For each body but the best its best method against that of the best, and how much better the latter is."""
+    rows = _best_of_bodies(comparison)
+    if len(rows) > 1:
+        first = best(rows)
+        rival, level = first.method.name, 1 - (1 - _LEVEL) / (len(rows) - 1)
+        for row in rows:
+            if row is not first:
+                difference = comparison.difference(rival, row.method.name, level=level)
+                yield NegativeTransfer(row.method.body, row.method.name, rival, difference), difference
+
+
+def _best_of_bodies(comparison: "Comparison") -> "list[Row]":
+    """Of each body that something is transferred from the best row."""
+    by_body: dict[str, list[Row]] = {}
+    for row in comparison.rows:
+        if row.method.transfers:
+            by_body.setdefault(row.method.body, []).append(row)
+    return [best(rows) for rows in by_body.values()]
 
 
 def _transfer(comparison: "Comparison") -> list[str]:
-    against = _scratch_and_best(comparison)
-    if against is None:
-        return []
-    names = [row.method.name for row in against]
-    scratch, other = map(quoted, names)
-    found = comparison.difference(names[1], names[0])
-    if found is None:
-        return [f"What transfer was worth is not known: {other} and {scratch} have no seed in common."]
-    if found.low > 0:
-        return [
-            f"Transfer helped: {other} is {points(found.value)} points more accurate than {scratch} "
-            f"({interval(found)})."
-        ]
-    if found.high < 0:
-        swapped = comparison.difference(*names)
-        return [
-            f"Negative transfer: {scratch}, which does without the pretrained weights, is {points(-found.value)} "
-            f"points more accurate than {other}, the best method that begins with them ({interval(swapped)})."
-        ]
-    return [
+    """What beginning with each body was worth, against none and against the best of them."""
+    found = [_worth(rival, difference) for rival, difference in _against_scratch(comparison)]
+    return found + [_worth_beside(rival, difference) for rival, difference in _against_bodies(comparison)]
+
+
+def _worth(rival: NegativeTransfer, difference: Estimate | None) -> str:
+    scratch, other = quoted(rival.better), quoted(rival.method)
+    if difference is None:
+        return f"What transfer was worth is not known: {other} and {scratch} have no seed in common."
+    if difference.low > 0:
+        return (
+            f"Negative transfer: {scratch}, which does without the pretrained weights, is {points(difference.value)} "
+            f"points more accurate than {other}, the best method that begins with them ({interval(difference)})."
+        )
+    turned = difference.negative
+    if turned.low > 0:
+        return (
+            f"Transfer helped: {other} is {points(turned.value)} points more accurate than {scratch} "
+            f"({interval(turned)})."
+        )
+    return (
         f"What transfer was worth is open: there is no difference beyond the noise between {other} and {scratch} "
-        f"({points(found.value, sign=True)} points, {interval(found)})."
-    ]
+        f"({points(turned.value, sign=True)} points, {interval(turned)})."
+    )
+
+
+def _worth_beside(rival: NegativeTransfer, difference: Estimate | None) -> str:
+    body, better, other = quoted(rival.body), quoted(rival.better), quoted(rival.method)
+    if difference is None:
+        return f"Whether {body} is the worse to begin with is not known: {better} and {other} have no seed in common."
+    if difference.low > 0:
+        return (
+            f"Negative transfer beside another body: {better} is {points(difference.value)} points more accurate than "
+            f"{other}, the best that begins with {body} ({interval(difference)})."
+        )
+    return (
+        f"No difference beyond the noise between {better} and {other}, the best that begins with {body} "
+        f"({_points_apart(difference)})."
+    )
 
 
 def _ranking(comparison: "Comparison") -> list[str]:

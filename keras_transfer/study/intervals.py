@@ -1,8 +1,8 @@
 """How sure a figure is that was measured on some test examples, with models of some seeds.
 
 A figure would come out otherwise with other seeds, and with other test examples. Every figure here is a mean over
-seeds, and its variance is the sum of two parts: that of the seeds' figures, over their number, and that which the choice
-of the examples leaves open, found with the infinitesimal jackknife (Efron 1982, "The Jackknife, the Bootstrap and Other
+seeds, and its variance is the sum of two parts: that of the seeds' figures, over their number, and that which the
+choice of the examples leaves open, found with the infinitesimal jackknife (Efron 1982, "The Jackknife, the Bootstrap and Other
 Resampling Plans"): from how much each example moves the mean over the seeds. Of two methods the difference is taken
 example by example and seed by seed, so that what is hard for both is noise of neither; with one seed that comes to
 McNemar's comparison (1947), as an interval. Two imagined examples on which they disagree are added (Bonett and Price
@@ -52,6 +52,11 @@ class Estimate:
     def excludes_zero(self) -> bool:
         """Whether the interval lies on one side of zero: the figure is beyond the noise."""
         return self.low > 0 or self.high < 0
+
+    @property
+    def negative(self) -> Self:
+        """The same difference, seen from the other side."""
+        return dataclasses.replace(self, value=-self.value, low=-self.high, high=-self.low)
 
     def within(self, least: float, most: float) -> Self:
         """The same, its ends no lower and no higher than the figure can be."""

@@ -41,7 +41,8 @@ tr.best { background: var(--band); } tr.best th, tr.best td.accuracy { font-weig
 td.words { text-align: left; color: var(--muted); }
 td small { display: block; color: var(--muted); font-weight: 400; font-size: .8rem; line-height: 1.2; }
 svg.interval { display: block; width: 130px; height: 18px; }
-figure { margin: .25rem 0 0; } section > figure { margin-left: -1.4rem; } figure img { max-width: 100%; height: auto; display: block; }
+figure { margin: .25rem 0 0; } section > figure { margin-left: -1.4rem; }
+figure img { max-width: 100%; height: auto; display: block; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(470px, 100%), 1fr)); gap: 1.75rem 1.5rem; }
 .pair figcaption { font-weight: 600; color: var(--ink); overflow-wrap: anywhere; }
 details { margin-top: .6rem; } summary { cursor: pointer; color: var(--blue); }
@@ -94,7 +95,7 @@ def _findings(comparison: "Comparison") -> Iterator[str]:
 
 
 def _table(comparison: "Comparison") -> Iterator[str]:
-    heads = ["method", "accuracy", "", "macro-F1", "trainable numbers", "to store", "seconds", "memory"]
+    heads = ["method", "accuracy", "", "macro-F1", "epochs", "trainable numbers", "to store", "seconds", "memory"]
     heads += ["lost of the source"] * (comparison.source is not None) + ["seeds"]
     yield '<section id="table"><h2>Figures</h2><div class="wide"><table>'
     cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)

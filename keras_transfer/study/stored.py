@@ -1,5 +1,7 @@
 """What of a trained model is the task's own: the weights that differ from those that it was built with."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_transfer import digests, state
@@ -26,6 +28,11 @@ class Beginning:
     def __init__(self, model: keras.Model) -> None:
         # The variables themselves are kept: an `id` says which it is only as long as it lives.
         self._found = {id(variable): (variable, _digest(variable)) for variable in _weights(model)}
+
+    @property
+    def weights(self) -> Sequence[tuple[keras.Variable, str]]:
+        """Each weight with the SHA-256 of its value then."""
+        return tuple(self._found.values())
 
     @property
     def digest(self) -> str:

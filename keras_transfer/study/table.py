@@ -34,7 +34,7 @@ def heading(comparison: "Comparison") -> str:
 
 def head(comparison: "Comparison") -> list[str]:
     """The names of the columns."""
-    cells = ["method", "accuracy", "95 %", "macro-F1", "95 %", "trainable", "to store", "seconds", "memory"]
+    cells = ["method", "accuracy", "95 %", "macro-F1", "95 %", "epochs", "trainable", "to store", "seconds", "memory"]
     return cells + ["lost"] * (comparison.source is not None) + ["seeds"]
 
 
@@ -60,6 +60,7 @@ def _line(comparison: "Comparison", row: "Row") -> list[str]:
         f"{points(accuracy.low)}–{points(accuracy.high)}",
         score_text(f1.value),
         f"{f1.low:.2f}–{f1.high:.2f}",
+        f"{row.epochs:.3g}",
         f"{row.trainable_parameters:,}",
         size(row.stored_bytes),
         f"{row.seconds:,.1f}",
@@ -77,6 +78,8 @@ def _seeds(comparison: "Comparison", row: "Row") -> str:
 
 def footnotes(comparison: "Comparison") -> Iterator[str]:
     """What a reader must know to read the figures rightly."""
+    if comparison.budget:
+        yield f"Budget: {comparison.budget}."
     yield (
         "Intervals: 95 %, over seeds and examples together (infinitesimal jackknife over examples, Student's t over "
         "seeds); differences between methods are paired by seed and example."

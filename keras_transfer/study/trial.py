@@ -19,10 +19,12 @@ class Method:
     Attributes:
         name: what it is called in `plans`.
         plan: its plan, with the epochs that it was given.
+        body: which of several bodies it begins with; empty where there is one only, or where it begins with none.
     """
 
     name: str
     plan: Plan
+    body: str = ""
 
     @property
     def transfers(self) -> bool:
@@ -31,12 +33,12 @@ class Method:
 
     def to_dict(self) -> dict[str, Any]:
         """The method as plain data."""
-        return {"name": self.name, "plan": self.plan.to_dict()}
+        return {"name": self.name, "plan": self.plan.to_dict(), "body": self.body}
 
     @classmethod
     def from_dict(cls, parts: Mapping[str, Any]) -> Self:
         """The method that `to_dict` wrote."""
-        return cls(parts["name"], Plan.from_dict(parts["plan"]))
+        return cls(parts["name"], Plan.from_dict(parts["plan"]), parts["body"])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -188,7 +188,8 @@ class _Spread:
 
 
 def _draw_curves(every: Sequence[Sequence[Sequence[Mapping[str, Any]]]], sheet: Sheet, names: Sequence[str]) -> None:
-    columns, width, height = min(3, len(every)), 3.1, 1.9
+    # Four make a square.
+    columns, width, height = 2 if len(every) == 4 else min(3, len(every)), 3.1, 1.9
     sheet.width = max(0.85 + columns * (width + 0.2) + MARGIN, 6.0)
     measured = all(_finite(row, "val_accuracy") for of_seeds in every for rows in of_seeds for row in rows)
     column = "val_accuracy" if measured else "accuracy"
@@ -315,12 +316,22 @@ def _draw_differences(every: Sequence[ClassDifference], first: str, second: str,
     panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:+.3g}" if value else "0"))
     for place, each in enumerate(shown):
         middle = sheet.top + (place + 0.5) * row
-        sheet.write(left + width + 0.75, middle, f"{100 * each.value:+.1f}", ha="right", va="center_baseline")
+        sheet.write(left + width + 0.75, middle, _signed(each.value), ha="right", va="center_baseline")
     half = width / 2 - 0.1
     sheet.write(left, sheet.top - 0.06, f"← {sheet.shorten(second, half)} finds more", va="bottom", color=ORANGE)
     words = f"{sheet.shorten(first, half)} finds more →"
     sheet.write(left + width, sheet.top - 0.06, words, va="bottom", ha="right", color=BLUE)
     sheet.top += row * len(shown) + 0.3
+
+
+def _signed(difference: float) -> str:
+    """Example:
+
+    >>> _signed(0.0), _signed(0.123), _signed(-0.0001)
+    ('0.0', '+12.3', '0.0')
+    """
+    said = f"{100 * difference:+.1f}"
+    return "0.0" if said in ("+0.0", "-0.0") else said
 
 
 def _color(number: int) -> str:
