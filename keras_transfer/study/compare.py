@@ -89,7 +89,7 @@ def compare(
     Example:
 
     >>> import keras_transfer as kt
-    >>> digits = kt.data.digits(classes=[0, 1], per_class=10, test=0.1)
+    >>> digits = kt.data.digits(classes=[0, 1], per_class=10, test=0.1, batch_size=8)
     >>> comparison = kt.compare(
     ...     lambda: kt.image_classifier("MobileNetV2", digits.classes, weights=None, image_size=32, alpha=0.35),
     ...     digits,

@@ -123,7 +123,7 @@ class Comparison:
     >>> methods = [Method("head", Plan([Stage("head", 1)])), Method("all", Plan([Stage("all", 1)]))]
     >>> right, half = data.labels, np.zeros(100, np.int64)
     >>> found = Comparison(methods, [Trial("head", 0, half), Trial("all", 0, right)], data)
-    >>> found.difference("all", "head").value, found.difference("all", "head").excludes_zero
+    >>> found.difference("all", "head").value, found.difference("all", "head").is_clear
     (0.5, True)
     """
 
@@ -203,7 +203,7 @@ class Comparison:
         """How much more accurate one method is than another, over the seeds with which both came to an end.
 
         The interval is of the differences example by example and seed by seed (see `intervals`); where it
-        `excludes_zero`, the difference is beyond the noise.
+        `is_clear`, the difference is beyond the noise.
 
         Args:
             first, second: names of methods.

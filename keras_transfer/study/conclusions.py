@@ -21,13 +21,13 @@ class NegativeTransfer:
         body: its name; empty where one body was compared only.
         method: the best method with it.
         better: the method that does better: from scratch, or with another body.
-        difference: how much more accurate that is.
+        difference: how much more accurate that is; `None` where the two have no seed in common.
     """
 
     body: str
     method: str
     better: str
-    difference: Estimate
+    difference: Estimate | None
 
 
 def sentences(comparison: "Comparison") -> tuple[str, ...]:
@@ -42,8 +42,8 @@ def sentences(comparison: "Comparison") -> tuple[str, ...]:
 
 def negative_transfer(comparison: "Comparison") -> tuple[NegativeTransfer, ...]:
     """The bodies with which even the best method is worse, beyond the noise, than without any or than with another."""
-    found = [each for each, difference in _against_scratch(comparison) if difference and difference.low > 0]
-    return (*found, *(each for each, difference in _against_bodies(comparison) if difference and difference.low > 0))
+    rivals = [*_against_scratch(comparison), *_against_bodies(comparison)]
+    return tuple(rival for rival in rivals if rival.difference and rival.difference.low > 0)
 
 
 def best(rows: Sequence["Row"]) -> "Row":
@@ -87,26 +87,23 @@ def interval(estimate: Estimate) -> str:
 
     Example:
 
-    >>> interval(Estimate(0.05, 0.01, 0.09, level=0.95, seeds=3))
+    >>> interval(Estimate(0.05, 0.01, 0.09, 100))
     '95 % interval 1.0 to 9.0 points'
     """
     return f"{100 * estimate.level:.3g} % interval {points(estimate.low)} to {points(estimate.high)} points"
 
 
-_Rival = tuple[NegativeTransfer, Estimate | None]
-
-
-def _against_scratch(comparison: "Comparison") -> Iterator[_Rival]:
+def _against_scratch(comparison: "Comparison") -> Iterator[NegativeTransfer]:
     """For each body its best method against the best from scratch, and how much better the latter is."""
     scratch = [row for row in comparison.rows if not row.method.transfers]
     if scratch:
         rival = best(scratch).method.name
         for row in _best_of_bodies(comparison):
             difference = comparison.difference(rival, row.method.name)
-            yield NegativeTransfer(row.method.body, row.method.name, rival, difference), difference
+            yield NegativeTransfer(row.method.body, row.method.name, rival, difference)
 
 
-def _against_bodies(comparison: "Comparison") -> Iterator[_Rival]:
+def _against_bodies(comparison: "Comparison") -> Iterator[NegativeTransfer]:
     """For each body but the best its best method against that of the best, and how much better the latter is."""
     rows = _best_of_bodies(comparison)
     if len(rows) > 1:
@@ -115,7 +112,7 @@ def _against_bodies(comparison: "Comparison") -> Iterator[_Rival]:
         for row in rows:
             if row is not first:
                 difference = comparison.difference(rival, row.method.name, level=level)
-                yield NegativeTransfer(row.method.body, row.method.name, rival, difference), difference
+                yield NegativeTransfer(row.method.body, row.method.name, rival, difference)
 
 
 def _best_of_bodies(comparison: "Comparison") -> "list[Row]":
@@ -129,12 +126,11 @@ def _best_of_bodies(comparison: "Comparison") -> "list[Row]":
 
 def _transfer(comparison: "Comparison") -> list[str]:
     """What beginning with each body was worth, against none and against the best of them."""
-    found = [_worth(rival, difference) for rival, difference in _against_scratch(comparison)]
-    return found + [_worth_beside(rival, difference) for rival, difference in _against_bodies(comparison)]
+    return [*map(_worth, _against_scratch(comparison)), *map(_worth_beside, _against_bodies(comparison))]
 
 
-def _worth(rival: NegativeTransfer, difference: Estimate | None) -> str:
-    scratch, other = quoted(rival.better), quoted(rival.method)
+def _worth(rival: NegativeTransfer) -> str:
+    scratch, other, difference = quoted(rival.better), quoted(rival.method), rival.difference
     if difference is None:
         return f"What transfer was worth is not known: {other} and {scratch} have no seed in common."
     if difference.low > 0:
@@ -142,7 +138,7 @@ def _worth(rival: NegativeTransfer, difference: Estimate | None) -> str:
             f"Negative transfer: {scratch}, which does without the pretrained weights, is {points(difference.value)} "
             f"points more accurate than {other}, the best method that begins with them ({interval(difference)})."
         )
-    turned = difference.negative
+    turned = -difference
     if turned.low > 0:
         return (
             f"Transfer helped: {other} is {points(turned.value)} points more accurate than {scratch} "
@@ -154,8 +150,9 @@ def _worth(rival: NegativeTransfer, difference: Estimate | None) -> str:
     )
 
 
-def _worth_beside(rival: NegativeTransfer, difference: Estimate | None) -> str:
+def _worth_beside(rival: NegativeTransfer) -> str:
     body, better, other = quoted(rival.body), quoted(rival.better), quoted(rival.method)
+    difference = rival.difference
     if difference is None:
         return f"Whether {body} is the worse to begin with is not known: {better} and {other} have no seed in common."
     if difference.low > 0:
@@ -209,7 +206,7 @@ def _cheaper(first: "Row", alike: Sequence["Row"]) -> list[str]:
 def _points_apart(found: Estimate) -> str:
     """Example:
 
-    >>> _points_apart(Estimate(0.05, -0.01, 0.11, level=0.95, seeds=3))
+    >>> _points_apart(Estimate(0.05, -0.01, 0.11, 100))
     '5.0 points apart, interval -1.0 to 11.0'
     """
     return f"{points(found.value)} points apart, interval {points(found.low)} to {points(found.high)}"
@@ -232,10 +229,8 @@ def _missing(comparison: "Comparison") -> list[str]:
     found = []
     for trial in comparison.failed:
         found.append(f"{quoted(trial.method)} with seed {trial.seed} {trial.problem}")
-    left = [f"{quoted(trial.method)} (seed {trial.seed})" for trial in comparison.left_out]
-    if left:
-        found.append(f"Not begun in time, and so left out: {', '.join(left)}.")
-    return found
+    left_out = dict.fromkeys((trial.method, trial.problem) for trial in comparison.left_out)
+    return found + [f"{quoted(method)} was {problem}" for method, problem in left_out]
 
 
 def _listed(names: Sequence[str]) -> str:

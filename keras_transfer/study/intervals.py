@@ -1,11 +1,11 @@
-"""How sure a figure is that was measured on some test examples, with models of some seeds.
+"""How sure a figure is that was measured on some examples, with models of some seeds.
 
 A figure would come out otherwise with other seeds, and with other test examples. Every figure here is a mean over
 seeds, and its variance is the sum of two parts: that of the seeds' figures, over their number, and that which the
-choice of the examples leaves open, found with the infinitesimal jackknife (Efron 1982, "The Jackknife, the Bootstrap and Other
-Resampling Plans"): from how much each example moves the mean over the seeds. Of two methods the difference is taken
-example by example and seed by seed, so that what is hard for both is noise of neither; with one seed that comes to
-McNemar's comparison (1947), as an interval. Two imagined examples on which they disagree are added (Bonett and Price
+choice of the examples leaves open, found with the infinitesimal jackknife (Efron 1982, "The Jackknife, the Bootstrap
+and Other Resampling Plans"): from how much each example moves the mean over the seeds. Of two methods the difference is
+taken example by example and seed by seed, so that what is hard for both is noise of neither; with one seed that comes
+to McNemar's comparison (1947), as an interval. Two imagined examples on which they disagree are added (Bonett and Price
 2012), for else a handful would be taken for certain. Degrees of freedom after Satterthwaite (1946): few seeds that
 differ make a wide interval. A percentile bootstrap over three seeds is no way round that: it knows three values.
 
@@ -16,6 +16,7 @@ in up to 11 % with two; with one seed, how seeds differ is not in the interval a
 
 import dataclasses
 import math
+import statistics
 from typing import Self
 
 import numpy as np
@@ -32,31 +33,46 @@ class Estimate:
     Attributes:
         value: the mean over the seeds.
         low, high: ends of the interval.
-        level: how often such intervals hold what they are to hold, 0.95 for one.
+        examples: on how many it was measured.
+        level: how often such intervals hold what they are to hold.
         seeds: how many there are; with one, nothing is known of how much seeds differ.
 
     Example:
 
-    >>> Estimate(0.1, -0.02, 0.22, level=0.95, seeds=3).excludes_zero
-    False
+    >>> print(Estimate(0.1, -0.02, 0.22, 60))
+    +10.0 points (95 % interval -2.0 to +22.0)
     """
 
     value: float
     low: float
     high: float
+    examples: int
     _: dataclasses.KW_ONLY
-    level: float
-    seeds: int
+    level: float = 0.95
+    seeds: int = 1
 
     @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of zero: the figure is beyond the noise."""
+    def is_clear(self) -> bool:
+        """Of a difference, whether it is beyond the noise: 0 is not in its interval."""
         return self.low > 0 or self.high < 0
 
-    @property
-    def negative(self) -> Self:
+    def __neg__(self) -> Self:
         """The same difference, seen from the other side."""
         return dataclasses.replace(self, value=-self.value, low=-self.high, high=-self.low)
+
+    def __add__(self, other: Self) -> Self:
+        """The sum of two differences that were measured apart, each with its own noise."""
+        middle = (self.low + self.high + other.low + other.high) / 2
+        half = math.hypot(self.high - self.low, other.high - other.low) / 2
+        examples, seeds = min(self.examples, other.examples), min(self.seeds, other.seeds)
+        value = self.value + other.value
+        return dataclasses.replace(
+            self, value=value, low=middle - half, high=middle + half, examples=examples, seeds=seeds
+        )
+
+    def __str__(self) -> str:
+        ends = f"{100 * self.level:.3g} % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}"
+        return f"{100 * self.value:+.1f} points ({ends})"
 
     def within(self, least: float, most: float) -> Self:
         """The same, its ends no lower and no higher than the figure can be."""
@@ -99,7 +115,44 @@ class Scores:
         shares = of_seeds**2 / max(seeds - 1, 1) + of_examples**2 / max(examples - 1, 1)
         freedom = (of_seeds + of_examples) ** 2 / shares
         half = float(stdtrit(freedom, (1 + level) / 2)) * math.sqrt(of_seeds + of_examples)
-        return Estimate(value, value - half, value + half, level=level, seeds=seeds)
+        return Estimate(value, value - half, value + half, examples, level=level, seeds=seeds)
+
+
+# What `of_difference` and `Comparison.difference` give.
+Difference = Estimate
+
+
+def of_difference(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> Difference:
+    """How much more often one is right than the other on the same examples, with its 95 % interval.
+
+    Only examples count on which they disagree, and those that are imagined.
+
+    Args:
+        one: whether it was right, bool of shape (examples,).
+        other: the same of the other.
+
+    Example:
+
+    >>> print(of_difference(np.array([True] * 9 + [False]), np.array([True] * 7 + [False] * 3)))
+    +20.0 points (95 % interval -25.2 to +65.2)
+    """
+    truth = np.ones(len(one), bool)
+    return accuracy(truth, one[None]).minus(accuracy(truth, other[None])).estimate().within(-1, 1)
+
+
+def of_share(count: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a share of independent cases (Wilson 1927).
+
+    Example:
+
+    >>> [round(end, 2) for end in of_share(2, 2)]
+    [0.34, 1.0]
+    """
+    z = statistics.NormalDist().inv_cdf(0.975)
+    share = count / total
+    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def accuracy(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> Scores:

@@ -16,13 +16,14 @@ class Beginning:
 
     Example:
 
+    >>> import numpy as np
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="low"), keras.layers.Dense(2)])
     >>> beginning = Beginning(model)
     >>> beginning.bytes_since(model)
     32
-    >>> model.get_layer("low").bias.assign([1.0, 0.0, 0.0])
-    >>> beginning.bytes_since(model)
-    44
+    >>> model.get_layer("low").set_weights([np.ones((2, 3)), np.zeros(3)])
+    >>> beginning.bytes_since(model)  # the kernel's 6 numbers as well
+    56
     """
 
     def __init__(self, model: keras.Model) -> None:

@@ -1,6 +1,7 @@
 """What a comparison says, where the truth was put in."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
@@ -19,22 +20,44 @@ def test_transfer_that_helped_is_said_to_have_helped_and_by_how_much():
     assert comparison.conclusions[0].startswith(
         "Transfer helped: “tuned” is 40.0 points more accurate than “scratch” (95 % interval 3"
     )
-    assert comparison.negative_transfer is None
+    assert comparison.negative_transfer == ()
 
 
 def test_negative_transfer_is_named():
     comparison = made({"scratch": 0.9, "head": 0.5, "tuned": 0.7})
     assert comparison.conclusions[0].startswith("Negative transfer: “scratch”, which does without the pretrained")
     assert "20.0 points more accurate than “tuned”, the best method that begins with them" in comparison.conclusions[0]
-    assert comparison.negative_transfer.value == pytest.approx(0.2)
-    assert comparison.negative_transfer.low > 0
+    (found,) = comparison.negative_transfer
+    assert (found.body, found.method, found.better) == ("", "tuned", "scratch")
+    assert found.difference.value == pytest.approx(0.2)
+    assert found.difference.low > 0
+
+
+def test_a_body_that_is_worse_than_another_or_than_none_is_named():
+    accuracies = {"tuned, flowers": 0.8, "head, flowers": 0.7, "head, insects": 0.5, "tuned, noise": 0.795}
+    whole = made({"scratch": 0.6, **accuracies}, spread=0.01)
+    methods = [dataclasses.replace(one, body=one.name.partition(", ")[2]) for one in whole.methods]
+    comparison = Comparison(methods, whole.trials, whole.data)
+    assert [(found.body, found.better) for found in comparison.negative_transfer] == [
+        ("insects", "scratch"),
+        ("insects", "tuned, flowers"),
+    ]
+    assert "Transfer helped: “tuned, flowers” is 20.0 points more accurate than “scratch”" in _said(comparison)
+    assert (
+        "Negative transfer beside another body: “tuned, flowers” is 30.0 points more accurate than “head, insects”, the"
+        " best that begins with “insects” (97.5 % interval" in _said(comparison)
+    )
+    assert (
+        "No difference beyond the noise between “tuned, flowers” and “tuned, noise”, the best that begins with “noise”"
+        in _said(comparison)
+    )
 
 
 def test_a_difference_within_the_noise_is_called_no_difference():
     comparison = made({"scratch": 0.80, "tuned": 0.81}, spread=0.04)
     assert "What transfer was worth is open: there is no difference beyond the noise" in comparison.conclusions[0]
     assert "No difference beyond the noise between “tuned” and “scratch”" in _said(comparison)
-    assert comparison.negative_transfer is None
+    assert comparison.negative_transfer == ()
 
 
 def test_without_a_method_from_scratch_nothing_is_said_of_transfer():
@@ -86,7 +109,7 @@ def test_what_failed_or_was_left_out_stays_in_the_table():
         trial for trial in whole.trials if trial.method != "broken" and (trial.method, trial.seed) != ("tuned", 2)
     ]
     trials += [Trial("broken", seed, problem="failed: the loss became NaN") for seed in range(3)]
-    trials += [Trial("tuned", 2, problem="left out: not begun within 3 minutes")]
+    trials += [Trial("tuned", 2, problem="left out: too slow")]
     comparison = Comparison(whole.methods, trials, whole.data)
     assert [row.method.name for row in comparison.rows] == ["head", "tuned"]
     assert len(comparison.failed) == 3
@@ -94,7 +117,7 @@ def test_what_failed_or_was_left_out_stays_in_the_table():
     assert any(line.startswith("broken") and "failed" in line for line in printed.splitlines())
     assert any(line.startswith("tuned") and "2 of 3" in line for line in printed.splitlines())
     assert "“broken” with seed 1 failed: the loss became NaN" in printed
-    assert "Not begun in time, and so left out: “tuned” (seed 2)." in printed
+    assert "“tuned” was left out: too slow" in printed
 
 
 def test_methods_are_compared_over_the_seeds_that_both_have():
