@@ -64,7 +64,7 @@ class SourceTask:
 
     Attributes:
         accuracy: with the weights as they were before any method was tried.
-        chance: what always saying the most frequent class would give.
+        chance: what guessing among the outputs of its head would give.
         split: of the source data.
         examples: how many.
         judged_by: `"its own head"`, or `"a linear probe"`.

@@ -270,8 +270,9 @@ def test_forgetting_is_what_the_source_head_says_before_and_after(splits, tmp_pa
     judge = keras.models.clone_model(teacher)
     judge.set_weights(teacher.get_weights())
     judge.get_layer("residual").set_weights(tuned.get_layer("residual").get_weights())
-    said = judge.predict(splits.peek(splits.test, range(len(splits.test)), judge), verbose=0).argmax(axis=1)
-    assert lost["far away"] == pytest.approx(comparison.source.accuracy - np.mean(said == splits.test.labels))
+    pictures = splits.peek(source.split, range(len(source.split)), judge)
+    right = judge.predict(pictures, verbose=0).argmax(axis=1) == source.split.labels
+    assert lost["far away"] == pytest.approx(comparison.source.accuracy - np.mean(right))
     for one, other in zip(state.values(teacher), before, strict=True):
         np.testing.assert_array_equal(one, other)
 
