@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -113,13 +114,12 @@ def compare(
     if minutes is not None:
         given, reasons = _within_minutes(study, every, whole, chosen, minutes)
     trials: list[Trial] = []
-    for seed in chosen:
-        for way in every:
-            if way.name in reasons:
-                trials.append(Trial(way.name, seed, problem=reasons[way.name]))
-            else:
-                trials.append(_tried(study, way, given[way.name].epochs, seed, folders[way.name]))
-            study.say_of(trials[-1], width=max(map(len, given)))
+    for seed, way in itertools.product(chosen, every):
+        if way.name in reasons:
+            trials.append(Trial(way.name, seed, problem=reasons[way.name]))
+        else:
+            trials.append(_tried(study, way, given[way.name].epochs, seed, folders[way.name]))
+        study.say_of(trials[-1], width=max(map(len, given)))
     methods = [Method(way.name, given[way.name], way.body) for way in every]
     found = Comparison(methods, trials, _facts(splits), task, _budget_said(epochs, minutes, len(trials)))
     if study.workdir is not None:
@@ -173,11 +173,9 @@ def _prepared(
     study: _Study, builds: Mapping[str, Build], plans: Mapping[str, PlanOf], seed: int
 ) -> tuple[list[Way], dict[str, Plan], SourceTask | None]:
     """The methods, the plan of each as it is by itself, and how the source task is done now; nothing is trained."""
-    models = {}
-    for body, build in builds.items():
-        models[body] = study.freshness.built(build, body, seed)[0]
+    models = {body: study.freshness.built(build, body, seed)[0] for body, build in builds.items()}
     every = ways(builds, plans, models)
-    task = study.source.task(models[""]) if study.source else None
+    task = study.source.task(next(iter(models.values()))) if study.source else None
     return every, planned(every, models), task
 
 
