@@ -25,6 +25,7 @@ from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.study.compare import compare
 from keras_transfer.study.comparison import Comparison
 from keras_transfer.study.source import Source
+from keras_transfer.study.learning_rate import LearningRates, find_learning_rate
 from keras_transfer.training import cache
 from keras_transfer.training.audit import AuditError
 from keras_transfer.training.callbacks import NonFiniteLossError
@@ -65,6 +66,9 @@ __all__ = [  # noqa: RUF022 - in reading order
     "NonFiniteLossError",
     "AuditError",
     "cache",
+    # what to expect of it
+    "find_learning_rate",
+    "LearningRates",
     # adapters by hand, and as files
     "add_lora",
     "adopt_lora",
