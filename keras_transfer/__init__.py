@@ -24,8 +24,8 @@ from keras_transfer.plans.methods import (
 from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.study.compare import compare
 from keras_transfer.study.comparison import Comparison
-from keras_transfer.study.source import Source
 from keras_transfer.study.learning_rate import LearningRates, find_learning_rate
+from keras_transfer.study.source import Source
 from keras_transfer.training import cache
 from keras_transfer.training.audit import AuditError
 from keras_transfer.training.callbacks import NonFiniteLossError

@@ -201,23 +201,32 @@ def _timed(
     """How many epochs of each method fit, by a few steps of each; and why some methods are left out."""
     started, paces = time.perf_counter(), {}
     for way in every:
-        model, _ = study.freshness.built(way.build, way.body, seeds[0])
         # One that breaks off here does so again in its run, which says so.
         with contextlib.suppress(*_FAILURES):
-            paces[way.name] = pace.rehearsed(
-                model, study.splits, whole[way.name], seed=seeds[0], fit_options=study.fit_options
-            )
-    share = (60 * minutes - (time.perf_counter() - started)) / (len(every) * len(seeds))
-    study.say(f"{duration(max(0.0, share))} for each run, after a few steps of each method were timed")
+            paces[way.name] = _rehearsed(study, way, whole[way.name], seeds[0])
+    taken = time.perf_counter() - started
+    share = max(0.0, 60 * minutes - taken) / (len(every) * len(seeds))
+    left = f"timing a few steps of each method took {duration(taken)}, which leaves {duration(share)} for each run"
+    study.say(left)
     epochs, reasons = {name: plan.epochs for name, plan in whole.items()}, {}
     for name, found in paces.items():
         fits = pace.epochs_within(whole[name], found, share)
         if fits is None:
             least = pace.seconds_of(with_epochs(whole[name], len(whole[name])), found)
-            time_of_each = f"there are {duration(max(0.0, share))} for each run"
-            reasons[name] = f"{LEFT_OUT}: an epoch of each stage takes {duration(least)}, and {time_of_each}"
+            reasons[name] = f"{LEFT_OUT}: an epoch of each stage takes {duration(least)}; {left}"
         epochs[name] = fits or len(whole[name])
     return epochs, reasons
+
+
+def _rehearsed(study: _Study, way: Way, plan: Plan, seed: int) -> list[pace.Pace]:
+    """The pace of each stage; where features were computed for that, as it is when they are found."""
+    for _ in range(2):
+        kept_before = _kept()
+        model, _ = study.freshness.built(way.build, way.body, seed)
+        found = pace.rehearsed(model, study.splits, plan, seed=seed, fit_options=study.fit_options)
+        if not _kept() - kept_before:
+            break
+    return found
 
 
 def _read(file: pathlib.Path, digest: str) -> tuple[dict[str, int], dict[str, str]] | None:

@@ -1,5 +1,5 @@
-"""Pictures: of a run its learning curves, what it confuses, where it was surely wrong; of several methods how they differ;
-of a range test its losses.
+"""Pictures: of a run its learning curves, what it confuses, where it was surely wrong; of several methods how they
+differ; of a range test its losses.
 
 The only door to matplotlib. It takes long to import, so import this package when the first picture is drawn.
 """
