@@ -31,6 +31,8 @@ DIVERGED, MEMORY = 4.0, 0.8
 WIDTH = 0.04
 # So many standard errors of the smoothed loss are no fall, nor a rise.
 NOISE = 3.0
+# The median of |x| where x is normal with standard deviation 1.
+_MEDIAN_TO_DEVIATION = 0.6745
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,7 +247,7 @@ def _judged(stage: str, rates: Sequence[float], losses: Sequence[float], diverge
     smoothed = smooth(losses)
     bottom = int(np.argmin(smoothed))
     steepest = rates[int(np.argmin(np.gradient(smoothed)[: bottom + 1]))]
-    error = _standard_error(losses[: bottom + 1])
+    error = _standard_error(losses)
     clear = bool(smoothed[0] - smoothed[bottom] > NOISE * error)
     higher = np.flatnonzero(smoothed[bottom:] > smoothed[0] + NOISE * error)
     rises = rates[bottom + int(higher[0])] if higher.size else rates[-1]
@@ -282,10 +284,11 @@ def _width(steps: int) -> float:
 
 
 def _standard_error(losses: Sequence[float]) -> float:
-    """How far a smoothed loss may be off: from how much neighbours differ, which a slow fall does not touch."""
-    if len(losses) < 3:
-        return 0.0
-    spread = float(np.std(np.diff(losses))) / math.sqrt(2)
+    """How far a smoothed loss may be off: from how much neighbours differ, which a slow fall does not touch.
+
+    The median of their distances, over all steps: those that explode at the end are few.
+    """
+    spread = float(np.median(np.abs(np.diff(losses)))) / (_MEDIAN_TO_DEVIATION * math.sqrt(2))
     return spread / math.sqrt(2 * math.sqrt(math.pi) * _width(len(losses)))
 
 

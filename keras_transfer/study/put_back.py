@@ -70,7 +70,7 @@ class _Kept:
             list(zip(variables, state.values_of(variables), trainable, strict=True)),
             attach.names(model),
             attach.active(model),
-            (random.getstate(), np.random.get_state()),
+            (random.getstate(), np.random.get_state()),  # noqa: NPY002 - Keras draws from them
         )
 
     def put_back(self) -> None:
@@ -88,7 +88,7 @@ class _Kept:
             variable.trainable = trainable
             variable.assign(value)
         random.setstate(self.generators[0])
-        np.random.set_state(self.generators[1])
+        np.random.set_state(self.generators[1])  # noqa: NPY002
 
 
 def _attributes(layer: keras.Layer) -> dict[str, tuple[Any, Any]]:

@@ -35,6 +35,9 @@ from keras_transfer.training.safeguard import safeguard
 from keras_transfer.training.snapshot import Position, Result, Snapshot, Training
 from keras_transfer.training.workdir import Workdir, identify
 
+# Of the steps of an epoch, if their number can be divided so.
+MOST_AT_ONCE = 32
+
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
@@ -166,7 +169,7 @@ def fit(
     objective.check(model, splits)
     per_stage = [fates(model, stage) for stage in plan]
     _check_patience(plan, splits)
-    _check_adapters(model, plan)
+    _check_adapters(model, plan, per_stage)
     if any(stage.start == "probe" for stage in plan):
         linear_head(model)  # or the reason why there is none, before anything is trained
     _check_keeping(workdir, restart, checkpoint_seconds, checkpoint_steps)
@@ -398,10 +401,9 @@ def _train(
     steps = splits.steps_per_epoch(model)
     settings.objective.compile(
         model,
-        compilation.optimizer(
-            stage, stage_fates, steps * stage.epochs, settings.precision, pretrained=job.pretrained
-        ),
+        compilation.optimizer(stage, stage_fates, steps * stage.epochs, settings.precision, pretrained=job.pretrained),
         settings.jit_compile,
+        steps_at_once=_steps_at_once(job, batches, steps),
     )
     model.optimizer.build(model.trainable_variables)
     callbacks = OneTraining([*watching, *settings.callbacks], model=model, epochs=last_epoch, steps=steps)
@@ -424,6 +426,18 @@ def _train(
     callbacks.end()
 
 
+def _steps_at_once(job: _Job, batches: Batches, steps: int) -> int:
+    """How many steps of an epoch go by between two looks of Python.
+
+    Steps on kept features are so short that Python takes most of their time. Where callbacks of the user's or
+    checkpoints may come between them they are taken one by one all the same, and on JAX, where Keras gains nothing.
+    """
+    is_watched = job.home is not None or job.settings.callbacks
+    if batches is job.splits or is_watched or keras.backend.backend() != "tensorflow":
+        return 1
+    return max(number for number in range(1, MOST_AT_ONCE + 1) if steps % number == 0)
+
+
 def prepare(
     model: keras.Model, stage: Stage, stage_fates: Sequence[Fate], *, seed: int, verbose: bool
 ) -> Sequence[Fate]:
@@ -439,8 +453,7 @@ def prepare(
         awake = {layer: fate.part for fate in stage_fates if not fate.frozen for layer in fate.block.layers}
         freezing.wake(model, awake, batch_norm=stage.batch_norm)
         return stage_fates
-    whole = [layer for fate in stage_fates if fate.part == "whole" and not fate.frozen for layer in fate.block.layers]
-    table = attach.carry_out(model, stage.adapters, train=whole, seed=seed)
+    table = attach.carry_out(model, stage.adapters, train=_whole(stage_fates), seed=seed)
     if verbose:
         print(f"\n{table}")
     state.seed(model, seed)  # the adapters' dropout is new
@@ -450,10 +463,16 @@ def prepare(
     return stage_fates
 
 
-def _check_adapters(model: keras.Model, plan: Plan) -> None:
+def _whole(stage_fates: Sequence[Fate]) -> list[keras.Layer]:
+    """The layers that train themselves, all of their weights."""
+    return [layer for fate in stage_fates if fate.part == "whole" and not fate.frozen for layer in fate.block.layers]
+
+
+def _check_adapters(model: keras.Model, plan: Plan, per_stage: Sequence[Sequence[Fate]]) -> None:
     """Raises a `ValueError` for a stage that would find adapters on the model that it has no use for."""
     carried = ", ".join(attach.names(model))
-    for stage in plan:
+    first: tuple[Stage, dict] | None = None
+    for stage, stage_fates in zip(plan, per_stage, strict=True):
         if carried and (stage.adapters is None or stage.start == "random"):
             does = "draws the body anew" if stage.start == "random" else "trains the body's own weights"
             raise ValueError(
@@ -464,7 +483,21 @@ def _check_adapters(model: keras.Model, plan: Plan) -> None:
                     " after; or give the stage `adapters=`",
                 )
             )
-        carried = carried or (f"those of stage {stage.name!r}" if stage.adapters is not None else "")
+        if stage.adapters is None:
+            continue
+        carried = carried or f"those of stage {stage.name!r}"
+        if stage.adapters.factors == "keras":  # whatever their targets
+            continue
+        asked = attach.asked_for(model, stage.adapters, train=_whole(stage_fates))
+        if first is not None and asked != first[1]:
+            raise ValueError(
+                explain(
+                    f"Stage {stage.name!r} asks for other adapters than stage {first[0].name!r}, whose stay on.",
+                    given=f"{stage.adapters} on {len(asked)} layers, after {first[0].adapters} on {len(first[1])}",
+                    to_mend="the same LoRA and the same `train` in both; or two plans, with `kt.merge_adapter` between",
+                )
+            )
+        first = first or (stage, asked)
 
 
 def _headline(stage: Stage, stage_fates: Sequence[Fate]) -> str:

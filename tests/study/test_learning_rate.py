@@ -114,7 +114,9 @@ def test_by_default_it_is_the_last_stage_of_staged_fine_tuning_from_a_probe(monk
     model, data = _pictures()
     seen = []
     whole = learning_rate.prepare
-    monkeypatch.setattr(learning_rate, "prepare", lambda m, stage, *a, **o: seen.append(stage) or whole(m, stage, *a, **o))
+    monkeypatch.setattr(
+        learning_rate, "prepare", lambda m, stage, *a, **o: seen.append(stage) or whole(m, stage, *a, **o)
+    )
     assert _find(model, data).stage == "all"
     plan = kt.Plan([kt.Stage("head", 1), kt.Stage("top:1", 1, ema=0.9), kt.Stage("all", 1)])
     assert _find(model, data, plan=plan, stage="top:1").stage == "top:1"
@@ -169,7 +171,7 @@ def test_the_suggestion_is_where_the_loss_falls_fastest(rate, noise):
 def test_a_loss_that_never_falls_gives_a_tenth_of_where_it_rises():
     found = learning_rate._judged("all", RATES, _curve(None, rises_at=1e-3, noise=0.05), diverged=True)
     assert not found.clear
-    assert 1e-4 <= found.suggestion <= 5e-4
+    assert 5e-5 <= found.suggestion <= 2e-4
     assert "never falls beyond noise" in str(found)
 
 

@@ -39,7 +39,7 @@ def everything(model):
         ],
         "optimizer": [value.tobytes() for value in state.values_of(model.optimizer.variables)],
         "adapters": (attach.names(model), attach.active(model)),
-        "generators": (random.getstate(), np.random.get_state()[1].tobytes()),
+        "generators": (random.getstate(), np.random.get_state()[1].tobytes()),  # noqa: NPY002
     }
 
 

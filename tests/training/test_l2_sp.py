@@ -97,7 +97,9 @@ def test_a_weight_that_is_driven_one_way_goes_no_further_than_one_over_the_stren
     layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
     layer.build((None, 1))
     towards = {id(layer.kernel): np.zeros((1, 1))}
-    optimizer = PullingOptimizer(keras.optimizers.AdamW(0.01, weight_decay=0), {layer: 1.0}, strength=20, towards=towards)
+    optimizer = PullingOptimizer(
+        keras.optimizers.AdamW(0.01, weight_decay=0), {layer: 1.0}, strength=20, towards=towards
+    )
     for _ in range(200):
         optimizer.apply([keras.ops.ones((1, 1))], [layer.kernel])
     assert float(layer.kernel.numpy()[0, 0]) == pytest.approx(-1 / 20, rel=1e-3)
