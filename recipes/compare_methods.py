@@ -39,12 +39,13 @@ def main(
         backbone: a model of keras.applications; the digits have their own.
         epochs: of each method in all.
         seeds: runs of each method.
-        minutes: of training, over all runs; what is not begun in time is left out.
+        minutes: of training in all instead, the same share for each run.
         augment: "none", "light" or "strong"; the digits have crops of their own.
         workdir: where the runs' files go.
         page: where the page goes.
     """
-    options = {"epochs": epochs, "seeds": seeds, "minutes": minutes, "workdir": workdir}
+    budget = {"epochs": epochs} if minutes is None else {"minutes": minutes}
+    options = {"seeds": seeds, "workdir": workdir, **budget}
     if data == "digits":
         comparison = digits(options)
     else:
