@@ -92,7 +92,11 @@ def footnotes(comparison: "Comparison") -> Iterator[str]:
     computed = ", ".join(f"{quoted(trial.method)} (seed {trial.seed})" for trial in makers)
     yield (
         "Seconds of training, mean over seeds. Features of frozen layers are computed once and shared: "
-        + (f"that time is in {computed}; the other runs found them or used none." if makers else "here every run found them or used none.")
+        + (
+            f"that time is in {computed}; the other runs found them or used none."
+            if makers
+            else "every run found them or used none."
+        )
     )
     yield (
         "Memory: the most of the host's that a run added to what the process held, least over seeds. To store: weights "
