@@ -22,7 +22,10 @@ from keras_transfer.plans.methods import (
     staged_fine_tuning,
 )
 from keras_transfer.plans.plan import Plan, Stage
+from keras_transfer.study.compare import compare
+from keras_transfer.study.comparison import Comparison
 from keras_transfer.study.learning_rate import LearningRates, find_learning_rate
+from keras_transfer.study.source import Source
 from keras_transfer.training import cache
 from keras_transfer.training.audit import AuditError
 from keras_transfer.training.callbacks import NonFiniteLossError
@@ -80,4 +83,8 @@ __all__ = [  # noqa: RUF022 - in reading order
     "evaluate",
     "Report",
     "LanguageReport",
+    # which method, and did transfer help
+    "compare",
+    "Comparison",
+    "Source",
 ]

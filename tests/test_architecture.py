@@ -33,6 +33,7 @@ DOORS = {
     "keras_hub": {"backbones/hub.py"},
     "PIL": {"data/decoding.py"},
     "sklearn": {"data/digits.py", "evaluation/report.py", "training/linear_probe.py"},
+    "scipy": {"study/intervals.py"},
     "threadpoolctl": {"training/linear_probe.py"},
     "safetensors": {
         "adapters/files.py",
@@ -40,7 +41,9 @@ DOORS = {
         "training/checkpoints.py",
         "training/feature_store.py",
     },
-    "matplotlib": {f"evaluation/plots/{name}.py" for name in ("contact_sheet", "curves", "fonts", "matrix", "sheet")},
+    "matplotlib": {
+        f"evaluation/plots/{name}.py" for name in ("contact_sheet", "curves", "fonts", "matrix", "methods", "sheet")
+    },
 }
 FREE = {"keras", "numpy", "keras_transfer"}
 
