@@ -2,10 +2,10 @@
 
     python benchmarks/image_fine_tuning.py --shared ../shared
 
-prints the README's table; with `--methods staged_fine_tuning without_safeguard l2_sp ema` that of what keeps tuning near
-the pretrained weights. Every method has the same body (MobileNetV2 0.35 at 224, ImageNet weights), the same pictures to
-train on (a fifth of them held out for validation, by the seed) and the same test pictures; nothing is selected on those.
-Results are kept in `--results` as they come, so that the command can be stopped and started again.
+prints the README's table; with `--methods staged_fine_tuning without_safeguard l2_sp ema` that of what keeps tuning
+near the pretrained weights. Every method has the same body (MobileNetV2 0.35 at 224, ImageNet weights), the same
+pictures to train on (a fifth of them held out for validation, by the seed) and the same test pictures; nothing is
+selected on those. Results are kept in `--results` as they come, so that the command can be stopped and started again.
 """
 
 import argparse
