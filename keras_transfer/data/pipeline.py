@@ -340,6 +340,29 @@ def gathered_batches(
     return fed
 
 
+def ordered_batches(tensors: Any, order: np.ndarray, batch_size: int) -> Dataset:
+    """Batches of rows of arrays, once, in an order that is known.
+
+    Args:
+        tensors: as for `gathered_batches`.
+        order: the numbers of the rows.
+        batch_size: rows per batch; the last may have fewer.
+
+    Example:
+
+    >>> batches = ordered_batches(np.array([5, 6, 7]), np.array([2, 0, 1]), 2)
+    >>> [batch.tolist() for batch in batches.as_numpy_iterator()]
+    [[7, 5], [6]]
+    """
+    tensors = tf.nest.map_structure(lambda tensor: tf.constant(tensor[order]), tensors)
+
+    def batch(step: tf.Tensor) -> Any:
+        rows = slice(step * batch_size, (step + 1) * batch_size)
+        return tf.nest.map_structure(lambda tensor: tensor[rows], tensors)
+
+    return _fed(Dataset.range(-(-len(order) // batch_size)).map(batch))
+
+
 def _pictures(examples: PictureExamples, size: tuple[int, int]) -> Dataset:
     def load(number: np.ndarray) -> np.ndarray:
         if _calls.ending:

@@ -140,22 +140,20 @@ class Features(Batches):
 
         order = self.evaluation_order(split, model)
         order, size = np.arange(len(order)) if in_order else order, self._splits.batch_size
-        last_step = -(-len(order) // size)
-
-        def rows_of(step: int) -> np.ndarray:
-            return order[step * size : (step + 1) * size]
-
         whole = self._whole(split, [None])
         if whole is not None:
-            places = self._places(split)
-            return pipeline.gathered_batches(whole, lambda step: places[rows_of(step)], last_step=last_step)
+            return pipeline.ordered_batches(whole, self._places(split)[order], size)
         batch_of = self._batch_of(split, None)
-        example = batch_of(rows_of(0))
+
+        def batch(step: int) -> tuple:
+            return batch_of(order[step * size : (step + 1) * size])
+
+        example = batch(0)
         return pipeline.computed_batches(
-            lambda step: batch_of(rows_of(step)),
+            batch,
             example=example,
             sides=self._sides(example, split, None),
-            last_step=last_step,
+            last_step=-(-len(order) // size),
         )
 
     def _whole(self, split: Split, views: Sequence[int | None]) -> tuple | None:
