@@ -22,6 +22,7 @@ from keras_transfer.plans.methods import (
     staged_fine_tuning,
 )
 from keras_transfer.plans.plan import Plan, Stage
+from keras_transfer.study.embedding import embed
 from keras_transfer.training import cache
 from keras_transfer.training.audit import AuditError
 from keras_transfer.training.callbacks import NonFiniteLossError
@@ -76,4 +77,6 @@ __all__ = [  # noqa: RUF022 - in reading order
     "evaluate",
     "Report",
     "LanguageReport",
+    # evidence
+    "embed",
 ]

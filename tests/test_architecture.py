@@ -23,6 +23,7 @@ STEPS = [
     "plans",
     "evaluation",
     "training",
+    "study",
 ]
 
 # One door per outside library. Those that every module may use: keras and numpy.
