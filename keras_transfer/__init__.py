@@ -22,7 +22,10 @@ from keras_transfer.plans.methods import (
     staged_fine_tuning,
 )
 from keras_transfer.plans.plan import Plan, Stage
+from keras_transfer.study.advice import Advice
+from keras_transfer.study.advise import advise
 from keras_transfer.study.embedding import embed
+from keras_transfer.study.pitfalls import Pitfalls, pitfalls
 from keras_transfer.training import cache
 from keras_transfer.training.audit import AuditError
 from keras_transfer.training.callbacks import NonFiniteLossError
@@ -79,4 +82,8 @@ __all__ = [  # noqa: RUF022 - in reading order
     "LanguageReport",
     # evidence
     "embed",
+    "pitfalls",
+    "Pitfalls",
+    "advise",
+    "Advice",
 ]

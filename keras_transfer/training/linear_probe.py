@@ -45,10 +45,9 @@ def start_from_probe(
     features = np.asarray(InputsOf(model, dense).predict(batches, verbose=0), "float64")
     labels = splits.train.labels[splits.evaluation_order(splits.train, model)]
     if len(labels) > MOST_EXAMPLES:
-        chosen = _some(labels, MOST_EXAMPLES, seed)
+        chosen = some_of_each(labels, MOST_EXAMPLES, seed)
         features, labels = features[chosen], labels[chosen]
-    scale = np.sqrt(np.mean(features**2)) or 1.0
-    features, directions = _rotated(features / scale)
+    scale, features, directions = _scaled(features)
     weights = dict(class_weight) if class_weight else None
     strength = _strength(features, labels, weights, seed)
     solved = LogisticRegression(C=strength, max_iter=1000, class_weight=weights).fit(features, labels)
@@ -59,13 +58,52 @@ def start_from_probe(
     dense.bias.assign(bias.astype("float32"))
 
 
-def _some(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+def held_out(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, seed: int) -> np.ndarray:
+    """What linear probes say of examples that they have not been fitted to.
+
+    Each fold is judged by a probe on all others, as strongly regularised as a probe on everything would be.
+
+    Args:
+        features: shape (examples, numbers).
+        labels: class numbers, shape (examples,).
+        folds: the number of each example's fold, shape (examples,).
+        seed: of how the strength is chosen.
+
+    Returns:
+        Probabilities, float64 of shape (examples, classes); 0 for a class that is in one fold only.
+
+    Example:
+
+    >>> features, labels = np.array([[-2.0], [-1.0], [1.0], [2.0]] * 4), np.array([0, 0, 1, 1] * 4)
+    >>> found = held_out(features, labels, np.arange(16) // 4, seed=0)
+    >>> found.shape, bool(np.all(found.argmax(axis=1) == labels))
+    ((16, 2), True)
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    _, features, _ = _scaled(np.asarray(features, "float64"))
+    strength = _strength(features, labels, None, seed)
+    found = np.zeros((len(labels), int(labels.max()) + 1))
+    for fold in np.unique(folds):
+        fitted, judged = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        probe = LogisticRegression(C=strength, max_iter=1000).fit(features[fitted], labels[fitted])
+        found[np.ix_(judged, probe.classes_)] = probe.predict_proba(features[judged])
+    return found
+
+
+def _scaled(features: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """The scale of the features, and these at scale 1 as `_rotated` has them."""
+    scale = float(np.sqrt(np.mean(features**2))) or 1.0
+    return scale, *_rotated(features / scale)
+
+
+def some_of_each(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """The numbers of `count` examples drawn at random, at least one of each class.
 
     Example:
 
     >>> labels = np.array([0] * 99 + [1])
-    >>> labels[_some(labels, 2, seed=0)].tolist()
+    >>> labels[some_of_each(labels, 2, seed=0)].tolist()
     [0, 1]
     """
     drawn = np.random.default_rng(seed).permutation(len(labels))
@@ -98,7 +136,7 @@ def _strength(features: np.ndarray, labels: np.ndarray, weights: dict[int, float
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-    chosen = _some(labels, MOST_TO_CHOOSE_ON, seed)
+    chosen = some_of_each(labels, MOST_TO_CHOOSE_ON, seed)
     features, labels = features[chosen], labels[chosen]
     parts = min(PARTS, int(np.unique(labels, return_counts=True)[1].min()))
     if parts < 2:

@@ -1,0 +1,116 @@
+"""The bodies that are to be compared, each as a way to a model."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_transfer import state
+from keras_transfer.adapters import attach
+from keras_transfer.adapters.switch import remove_adapter
+from keras_transfer.builders.image_classifier import image_classifier
+from keras_transfer.builders.text_classifier import text_classifier
+from keras_transfer.data.images import ImageSplits
+from keras_transfer.data.splits import Splits
+from keras_transfer.errors import explain
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A body with a head for the task.
+
+    Attributes:
+        name: what it is called in tables.
+        code: the expression that makes its model again.
+        model: makes it, as it was pretrained.
+        give_back: puts a model of the user's own back as it came.
+    """
+
+    name: str
+    code: str
+    model: Callable[[], keras.Model]
+    give_back: Callable[[], Any] = lambda: None
+
+
+def candidates(splits: Splits, backbones: Any) -> list[Candidate]:
+    """The candidates that are meant.
+
+    Args:
+        splits: the task.
+        backbones: names, functions from splits to a model, or models: a mapping of names to these, or a sequence.
+
+    Raises:
+        ValueError: there is none, one is of no such kind, or two have one name.
+    """
+    if isinstance(backbones, str | keras.Model) or callable(backbones):
+        backbones = [backbones]
+    if isinstance(backbones, Mapping):
+        found = [_candidate(splits, str(name), item, f"backbones[{name!r}]") for name, item in backbones.items()]
+    elif isinstance(backbones, Sequence):
+        found = [_candidate(splits, _name(item), item, _name(item)) for item in backbones]
+    else:
+        raise ValueError(
+            explain(
+                "`backbones` are no bodies.",
+                given=type(backbones).__name__,
+                expected="names, functions from splits to a model, or models: a list, or a mapping of names to these",
+            )
+        )
+    names = [candidate.name for candidate in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if not found or twice:
+        raise ValueError(
+            explain(
+                "`backbones` names no body." if not found else "`backbones` names a body more than once.",
+                given=twice or "none",
+                to_mend="{name: backbone, …}" if twice else 'kt.advise(splits, ["MobileNetV2"])',
+            )
+        )
+    return found
+
+
+def _name(item: Any) -> str:
+    return item if isinstance(item, str) else getattr(item, "name", None) or getattr(item, "__name__", repr(item))
+
+
+def _candidate(splits: Splits, name: str, item: Any, expression: str) -> Candidate:
+    if isinstance(item, str):
+        pictures = isinstance(splits, ImageSplits)
+        build = image_classifier if pictures else text_classifier
+        code = f"kt.{build.__name__}({item!r}, splits.classes)"
+        return Candidate(name, code, lambda: build(item, splits.classes))
+    if isinstance(item, keras.Model):
+        given, adapters = state.values(item), set(attach.names(item))
+        as_given = functools.partial(_as_given, item, given, adapters)
+        return Candidate(name, expression, as_given, as_given)
+    if callable(item):
+        return Candidate(name, f"{expression}(splits)", lambda: _made(name, item(splits)))
+    raise ValueError(
+        explain(
+            f"The backbone {name!r} is of no kind that is known.",
+            given=type(item).__name__,
+            expected="a name, a function from splits to a model, or a keras.Model",
+        )
+    )
+
+
+def _as_given(model: keras.Model, values: Sequence[Any], adapters: set[str]) -> keras.Model:
+    """The user's own model with the weights that it came with, without what a trial has put on it."""
+    for name in set(attach.names(model)) - adapters:
+        remove_adapter(model, name)
+    state.assign(model, values)
+    return model
+
+
+def _made(name: str, model: Any) -> keras.Model:
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            explain(
+                f"The function {name!r} makes no model of the splits.",
+                given=type(model).__name__,
+                expected="a keras.Model, from kt.image_classifier(…, splits.classes) for instance",
+            )
+        )
+    return model
