@@ -79,6 +79,6 @@ def shift_between(one: np.ndarray, other: np.ndarray, names: tuple[str, str], *,
     generator, count = np.random.default_rng(seed), min(len(one), len(other), _MOST)
     drawn = [each[generator.permutation(len(each))[:count]] for each in (one, other)]
     features, labels = np.concatenate(drawn), np.repeat([0, 1], count)
-    said = linear_probe.held_out(features, labels, folds.stratified(labels, seed=seed), seed=seed).argmax(axis=1)
+    said = linear_probe.out_of_fold(features, labels, folds.stratified(labels, seed=seed), seed=seed).argmax(axis=1)
     right = int(np.sum(said == labels))
     return Shift(*names, right / (2 * count), intervals.of_share(right, 2 * count), 2 * count)

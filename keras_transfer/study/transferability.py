@@ -53,7 +53,7 @@ def measures(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, see
         folds: the number of each example's fold, for the probes.
         seed: of how the probe's strength is chosen.
     """
-    probabilities = linear_probe.held_out(features, labels, folds, seed=seed)
+    probabilities = linear_probe.out_of_fold(features, labels, folds, seed=seed)
     given = probabilities[np.arange(len(labels)), labels]
     votes = neighbours(features, labels)
     return Measures(

@@ -64,7 +64,7 @@ def wrong_labels(
     >>> [(suspect.place[1], suspect.label, suspect.looks_like) for suspect in found]
     [(7, 'ant', 'bee')]
     """
-    probabilities = linear_probe.held_out(features, labels, folds.stratified(labels, seed=seed), seed=seed)
+    probabilities = linear_probe.out_of_fold(features, labels, folds.stratified(labels, seed=seed), seed=seed)
     said = (probabilities + neighbours(features - features.mean(axis=0), labels, _NEIGHBOURS)) / 2
     own = said[np.arange(len(labels)), labels]
     usual = np.bincount(labels, own) / np.maximum(np.bincount(labels), 1)

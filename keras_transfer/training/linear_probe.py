@@ -62,7 +62,7 @@ def start_from_probe(
     dense.bias.assign(bias.astype("float32"))
 
 
-def held_out(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, seed: int) -> np.ndarray:
+def out_of_fold(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, seed: int) -> np.ndarray:
     """What linear probes say of examples that they have not been fitted to.
 
     Each fold is judged by a probe on all others, as strongly regularised as a probe on everything would be.
@@ -79,7 +79,7 @@ def held_out(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, see
     Example:
 
     >>> features, labels = np.array([[-2.0], [-1.0], [1.0], [2.0]] * 4), np.array([0, 0, 1, 1] * 4)
-    >>> found = held_out(features, labels, np.arange(16) // 4, seed=0)
+    >>> found = out_of_fold(features, labels, np.arange(16) // 4, seed=0)
     >>> found.shape, bool(np.all(found.argmax(axis=1) == labels))
     ((16, 2), True)
     """

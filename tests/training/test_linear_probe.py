@@ -102,7 +102,7 @@ def test_what_is_held_out_is_judged_by_a_probe_that_has_not_seen_it():
     labels = np.arange(40) % 2
     features = generator.normal(size=(40, 5)) + labels[:, None]
     folds = np.arange(40) // 10
-    found = linear_probe.held_out(features, labels, folds, seed=0)
+    found = linear_probe.out_of_fold(features, labels, folds, seed=0)
     scaled = features / np.sqrt(np.mean(features**2))
     strength = _best_strength(scaled, labels)
     probe = LogisticRegression(C=strength, max_iter=1000).fit(scaled[folds != 2], labels[folds != 2])
