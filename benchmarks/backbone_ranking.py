@@ -2,14 +2,14 @@
 
     python benchmarks/backbone_ranking.py --shared ../shared
 
-Five bodies (two sizes of MobileNetV2 and a small MobileNet, all of ImageNet; a MobileNetV2 of iNaturalist's insects; one
-with random weights) are adapted to four picture sets, by feature extraction and by staged fine-tuning. The test
-accuracies are the truth, which `kt.advise` is asked for within `--minutes`, without the test split. The table gives, for
-each set, Kendall's tau between the advised order and that of the fine-tuned bodies, and how far the test accuracy of
-what is advised stays below the best of the ten.
+Five bodies (two sizes of MobileNetV2 and a small MobileNet, all of ImageNet; a MobileNetV2 of iNaturalist's insects;
+one with random weights) are adapted to four picture sets, by feature extraction and by staged fine-tuning. Their test
+accuracies are the truth, which `kt.advise` is asked for within `--minutes`, without the test split. The table gives,
+for each set, Kendall's tau between the advised order and that of the fine-tuned bodies, and the test accuracy of what
+is advised beside the best of the ten.
 
 Every (set, body, seed) is one line of `--results`, and every (set, seed) of the advice another: the command can be
-stopped and started again, and goes on with what is missing. `--epochs 2` gives a first answer soon, in lines of its own.
+stopped and started again, and goes on with what is missing. `--epochs 2` gives a first answer soon, in its own lines.
 """
 
 import argparse
@@ -182,8 +182,8 @@ def _of_advices(advices: list[dict], truths: list[dict]) -> list[str]:
         ranks = {body: -place for place, body in enumerate(advice["order"])}
         lines.append(
             f"| {advice['set']} | {advice['seed']} | {tau(ranks, means):.2f} | {by_measure[0]:.2f}, "
-            f"{by_measure[1]:.2f} | {advice['method']} of {advice['body']} | {own:.3f} | {means[best]:.3f} ({best[1]} of "
-            f"{best[0]}) | {'yes' if advice['is_clear'] else 'no'} | {advice['seconds']:.0f} |"
+            f"{by_measure[1]:.2f} | {advice['method']} of {advice['body']} | {own:.3f} | {means[best]:.3f} ({best[1]} "
+            f"of {best[0]}) | {'yes' if advice['is_clear'] else 'no'} | {advice['seconds']:.0f} |"
         )
     return lines
 

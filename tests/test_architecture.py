@@ -33,6 +33,7 @@ DOORS = {
     "keras_hub": {"backbones/hub.py"},
     "PIL": {"data/decoding.py"},
     "sklearn": {"data/digits.py", "evaluation/report.py", "training/linear_probe.py"},
+    "scipy": {"study/intervals.py"},
     "threadpoolctl": {"training/linear_probe.py"},
     "safetensors": {
         "adapters/files.py",

@@ -34,12 +34,13 @@ class Candidate:
     give_back: Callable[[], Any] = lambda: None
 
 
-def candidates(splits: Splits, backbones: Any) -> list[Candidate]:
+def candidates(splits: Splits, backbones: Any, *, seed: int) -> list[Candidate]:
     """The candidates that are meant.
 
     Args:
         splits: the task.
         backbones: names, functions from splits to a model, or models: a mapping of names to these, or a sequence.
+        seed: of what is random in a model that is made: the same each time.
 
     Raises:
         ValueError: there is none, one is of no such kind, or two have one name.
@@ -47,9 +48,9 @@ def candidates(splits: Splits, backbones: Any) -> list[Candidate]:
     if isinstance(backbones, str | keras.Model) or callable(backbones):
         backbones = [backbones]
     if isinstance(backbones, Mapping):
-        found = [_candidate(splits, str(name), item, f"backbones[{name!r}]") for name, item in backbones.items()]
+        found = [_candidate(splits, str(name), item, f"backbones[{name!r}]", seed) for name, item in backbones.items()]
     elif isinstance(backbones, Sequence):
-        found = [_candidate(splits, _name(item), item, _name(item)) for item in backbones]
+        found = [_candidate(splits, _name(item), item, _name(item), seed) for item in backbones]
     else:
         raise ValueError(
             explain(
@@ -75,18 +76,18 @@ def _name(item: Any) -> str:
     return item if isinstance(item, str) else getattr(item, "name", None) or getattr(item, "__name__", repr(item))
 
 
-def _candidate(splits: Splits, name: str, item: Any, expression: str) -> Candidate:
+def _candidate(splits: Splits, name: str, item: Any, expression: str, seed: int) -> Candidate:
     if isinstance(item, str):
         pictures = isinstance(splits, ImageSplits)
         build = image_classifier if pictures else text_classifier
         code = f"kt.{build.__name__}({item!r}, splits.classes)"
-        return Candidate(name, code, lambda: build(item, splits.classes))
+        return Candidate(name, code, _seeded(seed, lambda: build(item, splits.classes)))
     if isinstance(item, keras.Model):
         given, adapters = state.values(item), set(attach.names(item))
         as_given = functools.partial(_as_given, item, given, adapters)
         return Candidate(name, expression, as_given, as_given)
     if callable(item):
-        return Candidate(name, f"{expression}(splits)", lambda: _made(name, item(splits)))
+        return Candidate(name, f"{expression}(splits)", _seeded(seed, lambda: _made(name, item(splits))))
     raise ValueError(
         explain(
             f"The backbone {name!r} is of no kind that is known.",
@@ -94,6 +95,14 @@ def _candidate(splits: Splits, name: str, item: Any, expression: str) -> Candida
             expected="a name, a function from splits to a model, or a keras.Model",
         )
     )
+
+
+def _seeded(seed: int, make: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
+    def model() -> keras.Model:
+        keras.utils.set_random_seed(seed)
+        return make()
+
+    return model
 
 
 def _as_given(model: keras.Model, values: Sequence[Any], adapters: set[str]) -> keras.Model:

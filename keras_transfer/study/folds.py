@@ -1,5 +1,7 @@
 """Parts of the labelled data that take turns in being held out; the test split is never among them."""
 
+import dataclasses
+
 import numpy as np
 
 from keras_transfer.data.images import ImageSplits
@@ -30,14 +32,29 @@ def stratified(labels: np.ndarray, parts: int = PARTS, *, seed: int) -> np.ndarr
 
 
 def rounds(splits: Splits) -> int:
-    """How many times an other part can be held out."""
-    return PARTS + (splits.validation is not None)
+    """How many times another part can be held out: never, of a handful of examples."""
+    return PARTS + (splits.validation is not None) if len(splits.train) >= 2 * PARTS else 0
 
 
-def held_out_in_turn(splits: Splits, number: int, *, seed: int) -> Splits:
-    """The labelled data divided anew for a trial: its test split is a part of train or validation, never of test.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Division:
+    """Numbers of labelled examples, those of train first and those of validation after them: who does what in a trial.
 
-    The first trial is tested on validation, and has a fifth of train to make choices on; later ones are tested on a
+    Attributes:
+        fitted: what is learnt from.
+        chosen_on: what the trial makes its choices on.
+        judged: what it is judged on.
+    """
+
+    fitted: np.ndarray
+    chosen_on: np.ndarray
+    judged: np.ndarray
+
+
+def division(splits: Splits, number: int, *, seed: int) -> Division:
+    """Who does what in a trial: it is judged on a part of train or validation, never on the test split.
+
+    The first trial is judged on validation, and has a fifth of train to make choices on; later ones are judged on a
     fifth of train each, and make their choices on validation. Without a validation split, two fifths take turns.
 
     Args:
@@ -47,24 +64,29 @@ def held_out_in_turn(splits: Splits, number: int, *, seed: int) -> Splits:
     """
     folds = stratified(splits.train.labels, seed=seed)
     if splits.validation is None:
-        test, validation = folds == number, folds == (number + 1) % PARTS
-        parts = _some(splits.train, validation, "validation"), _some(splits.train, test, "test")
-        return rebuilt(splits, Divided(_some(splits.train, ~(test | validation), "train"), *parts))
+        judged, chosen_on = folds == number, folds == (number + 1) % PARTS
+        return Division(*map(np.flatnonzero, (~(judged | chosen_on), chosen_on, judged)))
+    validation = len(folds) + np.arange(len(splits.validation))
     if number == 0:
-        test, validation = _renamed(splits.validation, "test"), _some(splits.train, folds == 0, "validation")
-        return rebuilt(splits, Divided(_some(splits.train, folds != 0, "train"), validation, test))
-    test = folds == number - 1
-    parts = splits.validation, _some(splits.train, test, "test")
-    return rebuilt(splits, Divided(_some(splits.train, ~test, "train"), *parts))
+        return Division(np.flatnonzero(folds != 0), np.flatnonzero(folds == 0), validation)
+    return Division(np.flatnonzero(folds != number - 1), validation, np.flatnonzero(folds == number - 1))
+
+
+def divided(splits: Splits, parts: Division) -> Splits:
+    """The data as a division has them: what a trial is judged on is their test split."""
+    names = {"train": parts.fitted, "validation": parts.chosen_on, "test": parts.judged}
+    return rebuilt(splits, Divided(*(_labelled(splits, numbers, name) for name, numbers in names.items())))
 
 
 def sampled(splits: Splits, most: int, *, seed: int) -> Splits:
-    """The splits with so many training examples at most, some of each class; validation and test as they are."""
-    if len(splits.train) <= most:
+    """The splits with so many examples at most in each, some of each class."""
+    if max(map(len, splits.all)) <= most:
         return splits
-    chosen = np.zeros(len(splits.train), bool)
-    chosen[some_of_each(splits.train.labels, most, seed)] = True
-    return rebuilt(splits, Divided(_some(splits.train, chosen, "train"), splits.validation, splits.test))
+    parts = {split.name: split for split in splits.all}
+    for name, split in parts.items():
+        if len(split) > most:
+            parts[name] = _some(split, np.sort(some_of_each(split.labels, most, seed)), name)
+    return rebuilt(splits, Divided(*map(parts.get, ("train", "validation", "test"))))
 
 
 def rebuilt(splits: Splits, parts: Divided) -> Splits:
@@ -87,11 +109,14 @@ def rebuilt(splits: Splits, parts: Divided) -> Splits:
     )
 
 
-def _some(split: Split, chosen: np.ndarray, name: str) -> Split:
-    numbers = np.flatnonzero(chosen)
+def _labelled(splits: Splits, numbers: np.ndarray, name: str) -> Split:
+    """Some of the labelled examples, which are all of train or all of validation."""
+    of_train = len(splits.train)
+    if numbers[0] < of_train:
+        return _some(splits.train, numbers, name)
+    return _some(splits.validation, numbers - of_train, name)
+
+
+def _some(split: Split, numbers: np.ndarray, name: str) -> Split:
     digests = [split.digests[number] for number in numbers]
     return Split(name, split.examples.select(numbers), split.classes, digests)
-
-
-def _renamed(split: Split, name: str) -> Split:
-    return Split(name, split.examples, split.classes, split.digests)

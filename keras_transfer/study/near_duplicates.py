@@ -102,7 +102,7 @@ def near_duplicates(splits: Splits, model: keras.Model, *, flips: bool = True) -
     >>> x = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), "uint8")
     >>> x[11] = x[0][:, ::-1]
     >>> splits = kt.data.images({"train": (x[:8], [0, 1] * 4), "test": (x[8:], [0, 1] * 2)}, batch_size=4, validation=0)
-    >>> model = kt.image_classifier("MobileNetV2", 2, weights=None, image_size=32, alpha=0.35)
+    >>> model = kt.image_classifier("MobileNet", 2, weights=None, image_size=32, alpha=0.25)
     >>> [(pair.one, pair.other, pair.is_mirrored) for pair in near_duplicates(splits, model)]
     [(('train', 0), ('test', 3), True)]
     """

@@ -53,6 +53,15 @@ class Pitfalls:
         pairs: examples that are there twice, the most alike first.
         suspects: examples of train and validation whose labels look wrong, the most confident first.
         shifts: how far splits lie apart.
+
+    Example:
+
+    >>> import keras_transfer as kt
+    >>> digits = kt.data.digits(classes=[0, 1], per_class=10, batch_size=8)
+    >>> model = kt.image_classifier("MobileNet", digits.classes, weights=None, image_size=32, alpha=0.25)
+    >>> found = kt.pitfalls(digits, model, flips=False)
+    >>> [check.name for check in found.checks][:2], [shift.other for shift in found.shifts]
+    (['too little data per class', 'imbalance'], ['validation', 'test'])
     """
 
     checks: tuple[Pitfall, ...]
@@ -166,7 +175,7 @@ def pitfalls(
 
     >>> import keras_transfer as kt
     >>> digits = kt.data.digits(classes=[0, 1], per_class=10, batch_size=8)
-    >>> model = kt.image_classifier("MobileNetV2", digits.classes, weights=None, image_size=32, alpha=0.35)
+    >>> model = kt.image_classifier("MobileNet", digits.classes, weights=None, image_size=32, alpha=0.25)
     >>> kt.pitfalls(digits, model, flips=False).found[0].name
     'too little data per class'
     """

@@ -62,6 +62,35 @@ def start_from_probe(
     dense.bias.assign(bias.astype("float32"))
 
 
+def predictions(features: np.ndarray, labels: np.ndarray, others: np.ndarray, *, classes: int, seed: int) -> np.ndarray:
+    """What a linear probe on some examples says of others.
+
+    Args:
+        features: of the examples that it is fitted to, shape (examples, numbers).
+        labels: their class numbers, shape (examples,).
+        others: features of the examples that it is asked about, shape (others, numbers).
+        classes: how many there are.
+        seed: of how the strength is chosen.
+
+    Returns:
+        Probabilities, float64 of shape (others, classes); 0 for a class that it was not fitted to.
+
+    Example:
+
+    >>> features, labels = np.array([[-2.0], [-1.0], [1.0], [2.0]] * 4), np.array([0, 0, 2, 2] * 4)
+    >>> predictions(features, labels, np.array([[-3.0], [3.0]]), classes=3, seed=0).argmax(axis=1).tolist()
+    [0, 2]
+    """
+    from threadpoolctl import threadpool_limits
+
+    count = len(features)
+    with threadpool_limits(1, user_api="blas"):
+        together = np.concatenate([features, others]).astype("float64") / _scale(features)
+        rotated, _ = _rotated(together)
+        strength = _strength(rotated[:count], labels, None, seed)
+        return _said(rotated[:count], labels, rotated[count:], strength, classes)
+
+
 def out_of_fold(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, seed: int) -> np.ndarray:
     """What linear probes say of examples that they have not been fitted to.
 
@@ -83,17 +112,28 @@ def out_of_fold(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, 
     >>> found.shape, bool(np.all(found.argmax(axis=1) == labels))
     ((16, 2), True)
     """
-    from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
     found = np.zeros((len(labels), int(labels.max()) + 1))
     with threadpool_limits(1, user_api="blas"):
-        features, _ = _rotated(np.asarray(features, "float64") / _scale(features))
-        strength = _strength(features, labels, None, seed)
+        rotated, _ = _rotated(np.asarray(features, "float64") / _scale(features))
+        strength = _strength(rotated, labels, None, seed)
         for fold in np.unique(folds):
-            fitted, judged = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            probe = LogisticRegression(C=strength, max_iter=1000).fit(features[fitted], labels[fitted])
-            found[np.ix_(judged, probe.classes_)] = probe.predict_proba(features[judged])
+            fitted, judged = folds != fold, folds == fold
+            found[judged] = _said(rotated[fitted], labels[fitted], rotated[judged], strength, found.shape[1])
+    return found
+
+
+def _said(features: np.ndarray, labels: np.ndarray, others: np.ndarray, strength: float, classes: int) -> np.ndarray:
+    """Probabilities that a probe of some strength gives to others than it was fitted to."""
+    from sklearn.linear_model import LogisticRegression
+
+    found, known = np.zeros((len(others), classes)), np.unique(labels)
+    if len(known) == 1:  # there is nothing to be fitted
+        found[:, known[0]] = 1.0
+        return found
+    probe = LogisticRegression(C=strength, max_iter=1000).fit(features, labels)
+    found[:, known] = probe.predict_proba(others)
     return found
 
 

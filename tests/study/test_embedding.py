@@ -19,13 +19,13 @@ def _by_hand(model, batch):
 def _count_of_passes(monkeypatch):
     """How often features are computed from now on."""
     calls = []
-    own = features.Store._computed
+    own = features.Store.computed
 
     def counted(self, split, view):
         calls.append(split.name)
         return own(self, split, view)
 
-    monkeypatch.setattr(features.Store, "_computed", counted)
+    monkeypatch.setattr(features.Store, "computed", counted)
     return calls
 
 
