@@ -6,7 +6,8 @@ Five bodies (two sizes of MobileNetV2 and a small MobileNet, all of ImageNet; a 
 one with random weights) are adapted to four picture sets, by feature extraction and by staged fine-tuning. Their test
 accuracies are the truth, which `kt.advise` is asked for within `--minutes`, without the test split. The table gives,
 for each set, Kendall's tau between the advised order and that of the fine-tuned bodies, and the test accuracy of what
-is advised beside the best of the ten.
+is advised beside the best of the ten. On a machine that is busy, `--processor-time` gives the advice the minutes of one
+idle core.
 
 Every (set, body, seed) is one line of `--results`, and every (set, seed) of the advice another: the command can be
 stopped and started again, and goes on with what is missing. `--epochs 2` gives a first answer soon, in its own lines.
@@ -37,7 +38,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10, help="of fine-tuning, after three of the head")
     parser.add_argument("--minutes", type=float, default=5.0, help="what the advice may take")
     parser.add_argument("--what", nargs="+", default=["truth", "advice"], choices=["truth", "advice", "table"])
+    parser.add_argument("--processor-time", action="store_true", help="let the minutes be those of one processor")
     options = parser.parse_args()
+    if options.processor_time:
+        count_processor_time()
     options.results.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         lend_weights(options.shared, pathlib.Path(scratch) / "keras")
@@ -48,6 +52,13 @@ def main() -> None:
                 if "advice" in options.what:
                     measure_advice(name, seed, options, pathlib.Path(scratch))
     print(table(lines_of(options.results), options))
+
+
+def count_processor_time() -> None:
+    """Lets one thread compute, and every clock of this process count its time: on a machine that others use as well,
+    five such minutes are what five minutes on one idle core would be."""
+    os.environ |= {name: "1" for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")}
+    time.perf_counter = time.process_time
 
 
 def bodies(shared: pathlib.Path, seed: int) -> dict:

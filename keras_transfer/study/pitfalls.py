@@ -233,7 +233,7 @@ def _doubles(splits: Splits, pairs: list[Pair]) -> list[Pitfall]:
     within = [pair for pair in pairs if pair.one[0] == pair.other[0] == "train"]
     spoilt = len({place for pair in between for place in (pair.one, pair.other) if place[0] == between[0].other[0]})
     where = ", ".join(sorted({f"{pair.one[0]} and {pair.other[0]}" for pair in between}))
-    figure = f"{len(between)} pairs" + (f", of {where}: {spoilt} examples of {between[0].other[0]}" if between else "")
+    figure = _pairs(between) + (f", of {where}: they spoil {spoilt} of {between[0].other[0]}" if between else "")
     disagree = sum(not pair.same_label for pair in within)
     return [
         Pitfall(
@@ -245,10 +245,14 @@ def _doubles(splits: Splits, pairs: list[Pair]) -> list[Pitfall]:
         Pitfall(
             "near-duplicates within train",
             bool(within),
-            f"{len(within)} pairs" + (f", {disagree} of them with two labels" if disagree else ""),
+            _pairs(within) + (f", {disagree} of them with two labels" if disagree else ""),
             "They count twice, and cross-validation flatters: keep one of each",
         ),
     ]
+
+
+def _pairs(pairs: list[Pair]) -> str:
+    return f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'}"
 
 
 def _labels(splits: Splits, suspects: list[Suspect]) -> Pitfall:

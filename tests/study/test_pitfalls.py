@@ -76,7 +76,7 @@ def test_the_report_names_each_with_its_figure_and_draws_them(body, tmp_path):
     found = kt.pitfalls(_leaky(), body)
     by_name = {check.name: check for check in found.checks}
     assert "2 pairs" in by_name["near-duplicates between splits"].figure
-    assert "1 pairs, 1 of them with two labels" in by_name["near-duplicates within train"].figure
+    assert "1 pair, 1 of them with two labels" in by_name["near-duplicates within train"].figure
     assert not by_name["imbalance"].is_there
     drawn = found.plot(tmp_path)
     assert "pairs.png" in [path.name for path in drawn]

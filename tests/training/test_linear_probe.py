@@ -106,4 +106,4 @@ def test_what_is_held_out_is_judged_by_a_probe_that_has_not_seen_it():
     scaled = features / np.sqrt(np.mean(features**2))
     strength = _best_strength(scaled, labels)
     probe = LogisticRegression(C=strength, max_iter=1000).fit(scaled[folds != 2], labels[folds != 2])
-    np.testing.assert_allclose(found[folds == 2], probe.predict_proba(scaled[folds == 2]), atol=1e-6)
+    np.testing.assert_allclose(found[folds == 2], probe.predict_proba(scaled[folds == 2]), atol=1e-3)
