@@ -25,6 +25,7 @@ from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.study.advice import Advice
 from keras_transfer.study.advise import advise
 from keras_transfer.study.embedding import embed
+from keras_transfer.study.learning_rate import LearningRates, find_learning_rate
 from keras_transfer.study.pitfalls import Pitfalls, pitfalls
 from keras_transfer.training import cache
 from keras_transfer.training.audit import AuditError
@@ -66,6 +67,9 @@ __all__ = [  # noqa: RUF022 - in reading order
     "NonFiniteLossError",
     "AuditError",
     "cache",
+    # what to expect of it
+    "find_learning_rate",
+    "LearningRates",
     # adapters by hand, and as files
     "add_lora",
     "adopt_lora",

@@ -109,9 +109,7 @@ def carry_out(
     if spec.factors == "keras" and _in_keras_shapes(model, name):
         activate(model, name, active(model))
         return table(model, name)
-    asked = {
-        id(target.layer): layers.factors_spec(spec, target.rank) for target in select(model, spec, head=train).targets
-    }
+    asked = asked_for(model, spec, train=train)
     there = {
         id(layer): layers.adapters_of(layer)[name].spec
         for layer in layers.adapted_layers(model)
@@ -129,6 +127,16 @@ def carry_out(
         )
     activate(model, name, active(model))
     return table(model, name)
+
+
+def asked_for(model: keras.Model, spec: LoRA, *, train: Sequence[keras.Layer] = ()) -> dict[int, layers.FactorsSpec]:
+    """What a spec asks for: by the `id` of each of its layers, which factors.
+
+    Raises:
+        ValueError: as `add_lora`, without changing the model.
+    """
+    targets = select(model, spec, head=train).targets
+    return {id(target.layer): layers.factors_spec(spec, target.rank) for target in targets}
 
 
 def touched(

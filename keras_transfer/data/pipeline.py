@@ -293,6 +293,53 @@ def computed_batches(
     return fed
 
 
+# So many steps are looked up in one call of Python.
+_TOGETHER = 64
+
+
+def gathered_batches(
+    tensors: Any, rows_of: Callable[[int], np.ndarray], *, first_step: int = 0, last_step: int | None = None
+) -> Dataset:
+    """Batches of rows of arrays, each from the number of its step: as `computed_batches`, several times as fast.
+
+    Args:
+        tensors: arrays of all examples, each of shape (examples, …), in dictionaries and tuples.
+        rows_of: gives the numbers of the rows of a step; a function of the step alone.
+        first_step: the step to begin with.
+        last_step: the step to end before; without it there is no end.
+
+    Example:
+
+    >>> batches = gathered_batches(np.array([5, 6, 7]), lambda step: np.arange(step), first_step=1, last_step=4)
+    >>> [batch.tolist() for batch in batches.as_numpy_iterator()]
+    [[5], [5, 6], [5, 6, 7]]
+    """
+    held = [rows_of]  # as in `computed_batches`
+
+    def look_up(first: np.ndarray) -> list[np.ndarray]:
+        if _calls.ending:
+            return [np.zeros(1, np.int64), np.ones(1, np.int64)]
+        end = first + _TOGETHER if last_step is None else min(first + _TOGETHER, last_step)
+        rows = [np.asarray(held[0](int(step)), np.int64) for step in range(first, end)]
+        return [np.concatenate(rows), np.cumsum([len(some) for some in rows], dtype=np.int64)]
+
+    def steps(first: tf.Tensor) -> Dataset:
+        rows, ends = (tf.ensure_shape(one, [None]) for one in _calls.map(look_up, [first], [tf.int64, tf.int64]))
+        starts = tf.concat([tf.zeros(1, tf.int64), ends[:-1]], axis=0)
+        return Dataset.from_tensor_slices((starts, ends)).map(lambda start, end: rows[start:end])
+
+    tensors = tf.nest.map_structure(tf.constant, tensors)
+    counted = (
+        Dataset.counter(first_step, _TOGETHER) if last_step is None else Dataset.range(first_step, last_step, _TOGETHER)
+    )
+    # How many come of several at once TensorFlow does not know, and Keras warns where data ends uncounted.
+    number = tf.data.INFINITE_CARDINALITY if last_step is None else last_step - first_step
+    batches = counted.flat_map(steps).apply(tf.data.experimental.assert_cardinality(number))
+    fed = _fed(batches.map(lambda rows: tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors)))
+    weakref.finalize(fed, held.clear)
+    return fed
+
+
 def _pictures(examples: PictureExamples, size: tuple[int, int]) -> Dataset:
     def load(number: np.ndarray) -> np.ndarray:
         if _calls.ending:

@@ -55,6 +55,8 @@ def fates(model: keras.Model, stage: Stage) -> list[Fate]:
                     expected=f"one of the blocks that it trains: {expected}",
                 )
             )
+    if stage.l2_sp:
+        _check_pulled(every, parts, stage)
     steps_below_head = {block.name: steps for steps, block in enumerate(reversed(every))}
     return [
         Fate(
@@ -99,6 +101,19 @@ def _check_part(model: keras.Model, chosen: Sequence[Block], stage: Stage) -> No
                     "biases": "blocks with biases that are not of batch norms",
                     "norms": "blocks with layer, group or RMS norms; batch norms train with batch_norm='adapt'",
                 }[stage.part],
+            )
+        )
+
+
+def _check_pulled(every: Blocks, parts: dict[str, str], stage: Stage) -> None:
+    own = [block.name for block in every.body if parts.get(block.name, "adapters") != "adapters"]
+    if not own and (stage.adapters is None or stage.adapters.biases == "none"):
+        raise ValueError(
+            explain(
+                f"Stage {stage.name!r} is to pull weights towards the pretrained ones, and trains none of those.",
+                given=f"l2_sp={stage.l2_sp:g}, and what trains begins anew: {', '.join(parts)}",
+                expected="a stage that trains blocks of the body themselves",
+                to_mend="leave `l2_sp` out; weight_decay pulls heads and adapters towards 0",
             )
         )
 

@@ -42,7 +42,15 @@ class Stage:
         adapters: low-rank adapters that train beside what `train` names, on a body that is frozen otherwise. `fit` puts
             them on; a later stage with the same ones goes on with them.
         safeguard: end the stage between the weights that it began with and those that it reached, where validation
-            says (WiSE-FT, Wortsman et al. 2022), and never below where it began. Needs a validation split.
+            says (WiSE-FT, Wortsman et al. 2022), and never below where it began. Without a validation split, in the
+            middle.
+        l2_sp: pull every pretrained weight that trains towards its value before `fit` began, biases and norms too: per
+            step by `rate * l2_sp` of the distance (L2-SP, Li et al. 2018). Under AdamW a weight that is driven one way
+            goes no further than about 1 / l2_sp, so that 10 to 100 is a pull that can be felt. What starts anew, head
+            and adapters, is not pulled; `weight_decay` beside it holds for that alone.
+        ema: keep the exponential moving average of the weights that train, with this momentum: it is what validation
+            sees at the end of each epoch, and what the stage ends with. About the last 1 / (1 - ema) steps count; the
+            moving statistics of batch norms are an average already, and stay.
 
     Example:
 
@@ -67,6 +75,8 @@ class Stage:
     part: Part = "whole"
     adapters: LoRA | None = None
     safeguard: bool = False
+    l2_sp: float = 0.0
+    ema: float | None = None
 
     def __post_init__(self):
         train = self.train if isinstance(self.train, str) else tuple(self.train)
@@ -94,10 +104,26 @@ class Stage:
         _check("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0 and at most 1")
         _check("warmup", self.warmup, 0 <= self.warmup < 1, "a share of the steps, at least 0 and below 1")
         _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or a positive number")
+        _check("l2_sp", self.l2_sp, self.l2_sp >= 0, "0 or a positive number")
+        _check("ema", self.ema, self.ema is None or 0 < self.ema < 1, "None, or a momentum between 0 and 1")
         _check("patience", self.patience, self.patience is None or self.patience >= 1, "None, or epochs from 1 up")
         for block, ratio in self.ratios.items():
             expected = "a positive number (leave a block out of `train` to freeze it)"
             _check(f"ratios[{block!r}]", ratio, ratio > 0, expected)
+        self._check_pull()
+
+    def _check_pull(self) -> None:
+        fastest = max([1.0, *(ratio for block, ratio in self.ratios.items() if block != "head")])
+        most = 1 / (self.learning_rate * fastest)
+        _check("l2_sp", self.l2_sp, self.l2_sp <= most, f"at most {most:g}, 1 / rate: more would overshoot the start")
+        if self.l2_sp and self.start == "random":
+            raise ValueError(
+                explain(
+                    "A stage cannot draw its weights anew and pull them to where they were.",
+                    given=f"start='random' and l2_sp={self.l2_sp}",
+                    to_mend="weight_decay, which pulls towards 0",
+                )
+            )
 
     def _made_name(self) -> str:
         blocks = self.train if isinstance(self.train, str) else "+".join(self.train)
@@ -157,6 +183,19 @@ class Plan:
                 )
             )
         object.__setattr__(self, "stages", stages)
+        self._check_pulls()
+
+    def _check_pulls(self) -> None:
+        drawn = [stage.name for stage in self.stages if stage.start == "random"]
+        pulled = [stage.name for stage in self.stages if stage.l2_sp]
+        if drawn and pulled:
+            raise ValueError(
+                explain(
+                    "A plan draws its weights anew, and is to pull them towards the pretrained ones.",
+                    given=f"start='random' in stage {drawn[0]!r}, l2_sp in stage {pulled[0]!r}",
+                    to_mend="weight_decay, which pulls towards 0",
+                )
+            )
 
     @property
     def epochs(self) -> int:
@@ -198,6 +237,8 @@ class Plan:
             details += [f"layer decay {stage.layer_decay:g}"] if stage.layer_decay < 1 else []
             details += [f"{block} × {ratio:g}" for block, ratio in stage.ratios.items()]
             details += [f"weight decay {stage.weight_decay:g}"] if stage.weight_decay else []
+            details += [f"L2-SP {stage.l2_sp:g}"] if stage.l2_sp else []
+            details += [f"average of weights {stage.ema:g}"] if stage.ema else []
             details += [f"batch norm {stage.batch_norm}"]
             details += [f"patience {stage.patience}"] if stage.patience else []
             details += ["safeguarded"] if stage.safeguard else []

@@ -1,1 +1,1 @@
-"""Step 8: evidence. Which body, which method, what the data themselves say; all on train and validation."""
+"""Step 8: what runs many fits, and says what they show."""

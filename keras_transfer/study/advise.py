@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,8 +40,8 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
     Args:
         splits: labelled pictures or texts, from `kt.data`.
         backbones: the candidates: names as `kt.image_classifier` and `kt.text_classifier` take them, functions from
-            splits to a model, or models; a sequence, or a mapping of names to these. A model of your own has its
-            weights again afterwards.
+            splits to a model, or models; a sequence, or a mapping of names to these. A model of your own is put
+            back as it was.
         minutes: what it may take. The clock is looked at before each part and at each step of training; what was not
             reached is said.
         seed: of the folds, the trials, and what is random in the candidates.
@@ -81,7 +82,7 @@ def _check(splits: Splits, minutes: float) -> None:
                 expected="pictures or texts with labels, from kt.data.images or kt.data.texts",
             )
         )
-    if not minutes > 0 or not math.isfinite(minutes):
+    if not isinstance(minutes, numbers.Real) or not 0 < minutes < math.inf:
         raise ValueError(explain("`minutes` is no time.", given=repr(minutes), expected="a number above 0"))
 
 
@@ -125,7 +126,6 @@ class _Study:
                 self.not_reached.append(f"the features of {model.candidate.name}")
                 continue
             body = frozen(model, splits, seed=self.seed)
-            model.candidate.give_back()
             found.append(body)
             self.say(f"{body.name}: linear probe {percent(body.evidence.measures.accuracy)} under cross-validation")
             del model

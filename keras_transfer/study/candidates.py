@@ -1,20 +1,19 @@
 """The bodies that are to be compared, each as a way to a model."""
 
+import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
 
-from keras_transfer import state
-from keras_transfer.adapters import attach
-from keras_transfer.adapters.switch import remove_adapter
 from keras_transfer.builders.image_classifier import image_classifier
 from keras_transfer.builders.text_classifier import text_classifier
 from keras_transfer.data.images import ImageSplits
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
+from keras_transfer.study.put_back import as_it_was
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,13 +24,13 @@ class Candidate:
         name: what it is called in tables.
         code: the expression that makes its model again.
         model: makes it, as it was pretrained.
-        give_back: puts a model of the user's own back as it came.
+        lent: within it a model may be trained: one of the user's own is put back afterwards.
     """
 
     name: str
     code: str
     model: Callable[[], keras.Model]
-    give_back: Callable[[], Any] = lambda: None
+    lent: Callable[[keras.Model], AbstractContextManager[None]] = contextlib.nullcontext
 
 
 def candidates(splits: Splits, backbones: Any, *, seed: int) -> list[Candidate]:
@@ -83,9 +82,7 @@ def _candidate(splits: Splits, name: str, item: Any, expression: str, seed: int)
         code = f"kt.{build.__name__}({item!r}, splits.classes)"
         return Candidate(name, code, _seeded(seed, lambda: build(item, splits.classes)))
     if isinstance(item, keras.Model):
-        given, adapters = state.values(item), set(attach.names(item))
-        as_given = functools.partial(_as_given, item, given, adapters)
-        return Candidate(name, expression, as_given, as_given)
+        return Candidate(name, expression, lambda: item, as_it_was)
     if callable(item):
         return Candidate(name, f"{expression}(splits)", _seeded(seed, lambda: _made(name, item(splits))))
     raise ValueError(
@@ -102,14 +99,6 @@ def _seeded(seed: int, make: Callable[[], keras.Model]) -> Callable[[], keras.Mo
         keras.utils.set_random_seed(seed)
         return make()
 
-    return model
-
-
-def _as_given(model: keras.Model, values: Sequence[Any], adapters: set[str]) -> keras.Model:
-    """The user's own model with the weights that it came with, without what a trial has put on it."""
-    for name in set(attach.names(model)) - adapters:
-        remove_adapter(model, name)
-    state.assign(model, values)
     return model
 
 

@@ -97,11 +97,10 @@ def run_trial(
     model = body.candidate.model()
     plan = plan_of(method, model, epochs)
     try:
-        run = fit(model, divided, plan, seed=seed, callbacks=[StopAt(clock)], verbose=False)
+        with body.candidate.lent(model):
+            run = fit(model, divided, plan, seed=seed, callbacks=[StopAt(clock)], verbose=False)
     except OutOfTimeError:
         return None
-    finally:
-        body.candidate.give_back()
     right = run.probabilities.argmax(axis=1) == divided.test.labels
     del model, run
     gc.collect()

@@ -18,6 +18,7 @@ from keras_transfer import state
 from keras_transfer.backbones import freezing
 from keras_transfer.errors import explain
 from keras_transfer.plans.plan import Stage
+from keras_transfer.training import averaging
 from keras_transfer.training.files import write_whole
 
 
@@ -176,6 +177,7 @@ class LossGuard(keras.callbacks.Callback):
             if keras.backend.backend() == "jax":
                 self.model.jax_state_sync()
             state.assign_to(self._moving, self._good, noun=self.model.name)
+            averaging.settle(self.model)  # on JAX, Keras puts them into the model at the end of a broken fit as well
             raise NonFiniteLossError(
                 explain(
                     f"The loss became {loss} in stage {self._stage.name!r}.",

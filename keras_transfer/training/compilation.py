@@ -1,9 +1,10 @@
 """How a stage becomes a compiled model: optimizer, rates, loss, precision."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
+import numpy as np
 
 from keras_transfer import state
 from keras_transfer.backbones import freezing, graph
@@ -11,6 +12,7 @@ from keras_transfer.backbones.blocks import blocks
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.fates import Fate
 from keras_transfer.plans.plan import Stage
+from keras_transfer.training.l2_sp import PullingOptimizer
 from keras_transfer.training.layerwise_optimizer import LayerwiseOptimizer
 
 PRECISIONS = ("mixed_bfloat16", "mixed_float16")
@@ -64,26 +66,47 @@ class Ramp(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def optimizer(
-    stage: Stage, fates: Sequence[Fate], steps: int, precision: str | None = None
+    stage: Stage,
+    fates: Sequence[Fate],
+    steps: int,
+    precision: str | None = None,
+    *,
+    pretrained: Mapping[int, np.ndarray] | None = None,
+    rate: keras.optimizers.schedules.LearningRateSchedule | None = None,
 ) -> keras.optimizers.Optimizer:
     """A fresh optimizer for the stage.
 
     Fresh, because Adam counts one `iterations` for all: slots of weights that were just woken, in an optimizer that has
     run for long, take steps of several times the rate, on just the weights that we want to keep.
+
+    Args:
+        stage: says which, and what pulls and averages.
+        fates: what it does to each block.
+        steps: those of the stage.
+        precision: of the training.
+        pretrained: from `l2_sp.pretrained`, for a stage that pulls.
+        rate: another one than the stage's own.
     """
-    rate = learning_rate(stage, steps)
+    rate = learning_rate(stage, steps) if rate is None else rate
+    average = {"use_ema": True, "ema_momentum": stage.ema} if stage.ema else {}
+    decay = stage.weight_decay or None
     inner = {
-        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=stage.weight_decay),
-        "adam": lambda: keras.optimizers.Adam(rate, weight_decay=stage.weight_decay or None),
-        "sgd": lambda: keras.optimizers.SGD(rate, momentum=0.9, weight_decay=stage.weight_decay or None),
-        "lion": lambda: keras.optimizers.Lion(rate, weight_decay=stage.weight_decay or None),
+        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=stage.weight_decay, **average),
+        "adam": lambda: keras.optimizers.Adam(rate, weight_decay=decay, **average),
+        "sgd": lambda: keras.optimizers.SGD(rate, momentum=0.9, weight_decay=decay, **average),
+        "lion": lambda: keras.optimizers.Lion(rate, weight_decay=decay, **average),
     }[stage.optimizer]()
+    ratios = {fate.block: fate.ratio for fate in fates if not fate.frozen}
+    pulled = pretrained if stage.l2_sp and pretrained else {}
     if stage.weight_decay:
-        awake = [layer for fate in fates if not fate.frozen for layer in fate.block.layers]
         # The norms of language models call their scale "scale", as other layers call what is to decay.
-        norms = [variable for layer in awake for variable in freezing.weights_of(layer, "norms")]
-        inner.exclude_from_weight_decay(var_list=norms, var_names=list(_NOT_DECAYED))
-    layerwise = LayerwiseOptimizer(inner, {fate.block: fate.ratio for fate in fates if not fate.frozen})
+        norms = [weight for block in ratios for layer in block.layers for weight in freezing.weights_of(layer, "norms")]
+        anchored = [variable for block in ratios for variable in block.variables if id(variable) in pulled]
+        inner.exclude_from_weight_decay(var_list=[*norms, *anchored], var_names=list(_NOT_DECAYED))
+    if stage.l2_sp:
+        layerwise = PullingOptimizer(inner, ratios, strength=stage.l2_sp, towards=pulled)
+    else:
+        layerwise = LayerwiseOptimizer(inner, ratios)
     return keras.optimizers.LossScaleOptimizer(layerwise) if precision == "mixed_float16" else layerwise
 
 

@@ -57,6 +57,9 @@ class Rows(Protocol):
         Where examples differ in length, the shorter are padded with zeros at the end.
         """
 
+    def whole(self, most_bytes: float) -> list[np.ndarray] | None:
+        """The kept tensors of all examples, where these have one shape and take no more than so many bytes."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
@@ -128,6 +131,12 @@ class InMemory:
             for place, run in zip(places, runs, strict=True)
         ])  # fmt: skip
 
+    def whole(self, most_bytes: float) -> list[np.ndarray] | None:
+        if len(self._runs) > 1:
+            return None
+        ((_, tensors),) = self._runs
+        return tensors if sum(tensor.nbytes for tensor in tensors) <= most_bytes else None
+
 
 class OnDisk:
     """Features in a folder, of which only what is asked for is read.
@@ -173,8 +182,14 @@ class OnDisk:
         rows = []
         for place, number in zip(places, runs, strict=True):
             run = self._runs[number]
-            rows.append(_read_row(self._files[run.file], run, int(place) - run.first))
-        return _joined(rows)
+            rows.append(_read_rows(self._files[run.file], run, int(place) - run.first, 1))
+        return _joined([[tensor[0] for tensor in tensors] for tensors in rows])
+
+    def whole(self, most_bytes: float) -> list[np.ndarray] | None:
+        if any(side < 0 for shape in self.sides for side in shape) or self.largest * len(self) > most_bytes:
+            return None
+        runs = [_read_rows(self._files[run.file], run, 0, run.count) for run in self._runs]
+        return [np.concatenate(tensors) for tensors in zip(*runs, strict=True)]
 
 
 def _sides(shapes: Sequence[Sequence[tuple[int, ...]]]) -> list[list[int]]:
@@ -191,15 +206,16 @@ def _sides(shapes: Sequence[Sequence[tuple[int, ...]]]) -> list[list[int]]:
     ]
 
 
-def _read_row(file: int, run: _Run, row: int) -> list[np.ndarray]:
-    """The tensors of one example. Read, not mapped: pages of a mapped file count as this process' memory."""
+def _read_rows(file: int, run: _Run, first: int, count: int) -> list[np.ndarray]:
+    """The tensors of some examples. Read, not mapped: pages of a mapped file count as this process' memory."""
     tensors = []
     for shape, dtype, offset in zip(run.shapes, run.dtypes, run.offsets, strict=True):
         size = _size(shape, dtype)
-        content = os.pread(file, size, offset + row * size)
-        if len(content) < size:
-            raise CorruptError(f"{run.file} ends before example {run.first + row}: it was changed while it was in use")
-        tensors.append(np.frombuffer(content, dtype).reshape(shape))
+        content = os.pread(file, count * size, offset + first * size)
+        if len(content) < count * size:
+            last = run.first + first + count - 1
+            raise CorruptError(f"{run.file} ends before example {last}: it was changed while it was in use")
+        tensors.append(np.frombuffer(content, dtype).reshape(count, *shape))
     return tensors
 
 

@@ -29,6 +29,8 @@ CACHES = ("auto", "off", "memory", "disk")
 _LARGEST = 4e6
 # No more than this share of what is free is taken, of the disk and of the memory.
 _SHARE = 0.5
+# No more than so many bytes are taken from disk into memory.
+_WHOLE = 256e6
 _BATCH = 32
 
 
@@ -112,6 +114,15 @@ class Features(Batches):
         last_step = None if epochs is None else max(first_step, epochs * steps)
         count = len(self._views)
         numbers = {epoch % count for epoch in (range(first_step // steps, epochs) if epochs else range(count))}
+        whole = self._whole(self.train, [self._views[number] for number in sorted(numbers)])
+        if whole is not None:
+            places, offset = self._places(self.train), {number: n for n, number in enumerate(sorted(numbers))}
+
+            def rows_of(step: int) -> np.ndarray:
+                epoch, rows = rows_of_step(step)
+                return places[rows] + offset[epoch % count] * len(places)
+
+            return pipeline.gathered_batches(whole, rows_of, first_step=first_step, last_step=last_step)
         views = {number: self._batch_of(self.train, self._views[number]) for number in numbers}
 
         def batch(step: int) -> tuple:
@@ -129,15 +140,43 @@ class Features(Batches):
 
         order = self.evaluation_order(split, model)
         order, size = np.arange(len(order)) if in_order else order, self._splits.batch_size
+        last_step = -(-len(order) // size)
+
+        def rows_of(step: int) -> np.ndarray:
+            return order[step * size : (step + 1) * size]
+
+        whole = self._whole(split, [None])
+        if whole is not None:
+            places = self._places(split)
+            return pipeline.gathered_batches(whole, lambda step: places[rows_of(step)], last_step=last_step)
         batch_of = self._batch_of(split, None)
-
-        def batch(step: int) -> tuple:
-            return batch_of(order[step * size : (step + 1) * size])
-
-        example = batch(0)
+        example = batch_of(rows_of(0))
         return pipeline.computed_batches(
-            batch, example=example, sides=self._sides(example, split, None), last_step=-(-len(order) // size)
+            lambda step: batch_of(rows_of(step)),
+            example=example,
+            sides=self._sides(example, split, None),
+            last_step=last_step,
         )
+
+    def _whole(self, split: Split, views: Sequence[int | None]) -> tuple | None:
+        """All batches in one, of several versions one after another in the order of `_places`; `None` where that would
+        take much memory, or is not of one shape."""
+        if self.cut.reads:
+            return None
+        every = self.evaluation_order(split, self._model)
+        _, *targets = self._splits.without_pictures(split, self._model, every)
+        if any(target.ndim > 1 for target in targets):
+            return None
+        kept = [self._store.rows(split, view).whole(_WHOLE / len(views)) for view in views]
+        if any(tensors is None for tensors in kept):
+            return None
+        joined = [np.concatenate(tensors) for tensors in zip(*kept, strict=True)]
+        given = {KEPT: {str(number): tensor for number, tensor in enumerate(joined)}}
+        return given, *(np.tile(target, len(views)) for target in targets)
+
+    def _places(self, split: Split) -> np.ndarray:
+        """Where in the order of evaluation, in which features are computed, each example stands."""
+        return np.argsort(self.evaluation_order(split, self._model), kind="stable")
 
     def _sides(self, example: tuple, split: Split, view: int | None) -> tuple:
         """The shapes of all batches like this one: layers are made for sides that are known."""
@@ -154,8 +193,7 @@ class Features(Batches):
     def _batch_of(self, split: Split, view: int | None) -> Callable[[np.ndarray], tuple]:
         """From the numbers of examples to their batch."""
         kept = self._store.rows(split, view)
-        # Features are computed in the order of evaluation: where in it each example stands.
-        places = np.argsort(self.evaluation_order(split, self._model), kind="stable")
+        places = self._places(split)
 
         def batch(rows: np.ndarray) -> tuple:
             x, *targets = self._splits.without_pictures(split, self._model, rows)

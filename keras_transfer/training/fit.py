@@ -21,17 +21,22 @@ from keras_transfer.plans.fates import Fate, fates
 from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.training import compilation
 from keras_transfer.training.audit import Audit, audit
+from keras_transfer.training.averaging import Averages
 from keras_transfer.training.callbacks import EarlyStopping, History, LossGuard, OneTraining, Progress
 from keras_transfer.training.checkpointer import Checkpointer
 from keras_transfer.training.features import Cache, Keeping, features
 from keras_transfer.training.initial_weights import draw_anew
 from keras_transfer.training.keeper import Keeper
+from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import linear_head, start_from_probe
 from keras_transfer.training.objectives import Objective, objective_of
 from keras_transfer.training.run import Run
 from keras_transfer.training.safeguard import safeguard
 from keras_transfer.training.snapshot import Position, Result, Snapshot, Training
 from keras_transfer.training.workdir import Workdir, identify
+
+# Of the steps of an epoch, if their number can be divided so.
+MOST_AT_ONCE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +61,7 @@ class _Job:
     splits: Splits
     plan: Plan
     settings: _Settings
+    pretrained: Mapping[int, np.ndarray]
     home: Workdir | None = None
     keeper: Keeper = dataclasses.field(default_factory=lambda: Keeper(None))
 
@@ -163,14 +169,16 @@ def fit(
     objective.check(model, splits)
     per_stage = [fates(model, stage) for stage in plan]
     _check_patience(plan, splits)
-    _check_adapters(model, plan)
+    _check_adapters(model, plan, per_stage)
     if any(stage.start == "probe" for stage in plan):
         linear_head(model)  # or the reason why there is none, before anything is trained
     _check_keeping(workdir, restart, checkpoint_seconds, checkpoint_steps)
     weights = _class_weights(class_weight, splits)
     keeping = Keeping(cache, cache_views)
     settings = _Settings(seed, callbacks, weights, precision, jit_compile, keeping, verbose, objective)
-    job = _Job(model, splits, plan, settings)
+    # A run that goes on is given the very model that it was given first, so these are the same.
+    start = pretrained(model) if any(stage.l2_sp for stage in plan) else {}
+    job = _Job(model, splits, plan, settings, start)
     if workdir is None:
         return _carry_out(job, per_stage)
     choices = {"seed": seed, "class_weight": weights, "precision": precision, "jit_compile": jit_compile}
@@ -239,7 +247,7 @@ def _go_back_to(begun: Snapshot, job: _Job, per_stage: Sequence[Sequence[Fate]],
         print(f"\n{_said_of(begun, plan)}")
     # The stages that are done have left adapters on the model, and blocks awake or frozen.
     for stage, stage_fates in zip(plan.stages[: position.stage], per_stage[: position.stage], strict=True):
-        prepare(model, stage, stage_fates, dataclasses.replace(job.settings, verbose=False))
+        prepare(model, stage, stage_fates, seed=job.settings.seed, verbose=False)
     done.take_back(begun)
     if begun.training is None:
         state.assign(model, begun.weights)
@@ -280,7 +288,7 @@ def _run_stage(
     """
     model, splits, settings, stage = job.model, job.splits, job.settings, job.plan.stages[number]
     started = time.perf_counter() - (begun.training.seconds if begun else 0.0)
-    stage_fates = prepare(model, stage, stage_fates, settings)
+    stage_fates = prepare(model, stage, stage_fates, seed=settings.seed, verbose=settings.verbose)
     if begun:
         state.assign(model, begun.weights)
     if settings.verbose:
@@ -297,10 +305,10 @@ def _run_stage(
         watching = _watching(job, number, done, batches, before, begun, started)
         _train(job, number, stage_fates, batches, watching, begun)
         found = audit(model, stage, stage_fates, before)
-        if stage.safeguard and splits.validation:
+        if stage.safeguard:
             found = dataclasses.replace(found, interpolation=safeguard(model, batches, before))
     if stage.safeguard and settings.verbose:
-        print(found.interpolation or "safeguard: no validation split to go by, so the stage is kept whole")
+        print(found.interpolation)
     seconds = time.perf_counter() - started
     epochs = sum(row["stage"] == stage.name for row in done.history.rows)
     cost = StageCost(
@@ -321,18 +329,22 @@ def _batches(job: _Job, number: int, stage_fates: Sequence[Fate], begun: Snapsho
     """
     settings, first_epoch = job.settings, _at_stage(job.plan, number).epoch
     keeping = settings.keeping if begun is None else settings.keeping.as_begun(begun.training.kept_in)
-    # Measured: under light augmentation a head alone is none the better for it, and four versions do for the rest.
-    only_head_trains = all(fate.frozen for fate in stage_fates[:-1])
-    is_light = getattr(job.splits, "augment", None) == "light"
     found = features(
         job.model,
         job.splits,
-        keeping.with_views(0 if only_head_trains and is_light else 4),
+        keeping.with_views(default_views(job.splits, stage_fates)),
         epochs=range(first_epoch, first_epoch + job.plan.stages[number].epochs),
         seed=settings.seed,
         verbose=settings.verbose,
     )
     return found or job.splits
+
+
+def default_views(splits: Splits, stage_fates: Sequence[Fate]) -> int:
+    """How many augmented versions of each example a stage keeps where nobody has said."""
+    # Measured: under light augmentation a head alone is none the better for it, and four versions do for the rest.
+    only_head_trains = all(fate.frozen for fate in stage_fates[:-1])
+    return 0 if only_head_trains and getattr(splits, "augment", None) == "light" else 4
 
 
 def _watching(
@@ -351,7 +363,8 @@ def _watching(
     keeping: dict[str, keras.callbacks.Callback] = {"history": done.history, "loss guard": LossGuard(stage)}
     if stage.patience:
         keeping["early stopping"] = EarlyStopping(stage.patience)
-    watching = list(keeping.values())
+    watching = [Averages()] if stage.ema else []
+    watching += keeping.values()
     if job.settings.verbose:
         left_after = job.plan.epochs - first_epoch - stage.epochs
         watching.append(Progress(stage, steps=steps, first_epoch=first_epoch, epochs_left_after=left_after))
@@ -388,8 +401,9 @@ def _train(
     steps = splits.steps_per_epoch(model)
     settings.objective.compile(
         model,
-        compilation.optimizer(stage, stage_fates, steps * stage.epochs, settings.precision),
+        compilation.optimizer(stage, stage_fates, steps * stage.epochs, settings.precision, pretrained=job.pretrained),
         settings.jit_compile,
+        steps_at_once=_steps_at_once(job, batches, steps),
     )
     model.optimizer.build(model.trainable_variables)
     callbacks = OneTraining([*watching, *settings.callbacks], model=model, epochs=last_epoch, steps=steps)
@@ -412,7 +426,21 @@ def _train(
     callbacks.end()
 
 
-def prepare(model: keras.Model, stage: Stage, stage_fates: Sequence[Fate], settings: _Settings) -> Sequence[Fate]:
+def _steps_at_once(job: _Job, batches: Batches, steps: int) -> int:
+    """How many steps of an epoch go by between two looks of Python.
+
+    Steps on kept features are so short that Python takes most of their time. Where callbacks of the user's or
+    checkpoints may come between them they are taken one by one all the same, and on JAX, where Keras gains nothing.
+    """
+    is_watched = job.home is not None or job.settings.callbacks
+    if batches is job.splits or is_watched or keras.backend.backend() != "tensorflow":
+        return 1
+    return max(number for number in range(1, MOST_AT_ONCE + 1) if steps % number == 0)
+
+
+def prepare(
+    model: keras.Model, stage: Stage, stage_fates: Sequence[Fate], *, seed: int, verbose: bool
+) -> Sequence[Fate]:
     """Puts the model into the state in which the stage trains it: weights drawn anew or not, blocks frozen or awake,
     adapters on.
 
@@ -420,26 +448,31 @@ def prepare(model: keras.Model, stage: Stage, stage_fates: Sequence[Fate], setti
         The fates, of blocks that now hold the adapters as well.
     """
     if stage.start == "random":
-        draw_anew(model, settings.seed)
+        draw_anew(model, seed)
     if stage.adapters is None:
         awake = {layer: fate.part for fate in stage_fates if not fate.frozen for layer in fate.block.layers}
         freezing.wake(model, awake, batch_norm=stage.batch_norm)
         return stage_fates
-    whole = [layer for fate in stage_fates if fate.part == "whole" and not fate.frozen for layer in fate.block.layers]
-    table = attach.carry_out(model, stage.adapters, train=whole, seed=settings.seed)
-    if settings.verbose:
+    table = attach.carry_out(model, stage.adapters, train=_whole(stage_fates), seed=seed)
+    if verbose:
         print(f"\n{table}")
-    state.seed(model, settings.seed)  # the adapters' dropout is new
+    state.seed(model, seed)  # the adapters' dropout is new
     stage_fates = fates(model, stage)
     awake_layers = [layer for fate in stage_fates if not fate.frozen for layer in fate.block.layers]
     freezing.follow_training(model, awake_layers)
     return stage_fates
 
 
-def _check_adapters(model: keras.Model, plan: Plan) -> None:
+def _whole(stage_fates: Sequence[Fate]) -> list[keras.Layer]:
+    """The layers that train themselves, all of their weights."""
+    return [layer for fate in stage_fates if fate.part == "whole" and not fate.frozen for layer in fate.block.layers]
+
+
+def _check_adapters(model: keras.Model, plan: Plan, per_stage: Sequence[Sequence[Fate]]) -> None:
     """Raises a `ValueError` for a stage that would find adapters on the model that it has no use for."""
     carried = ", ".join(attach.names(model))
-    for stage in plan:
+    first: tuple[Stage, dict] | None = None
+    for stage, stage_fates in zip(plan, per_stage, strict=True):
         if carried and (stage.adapters is None or stage.start == "random"):
             does = "draws the body anew" if stage.start == "random" else "trains the body's own weights"
             raise ValueError(
@@ -450,7 +483,21 @@ def _check_adapters(model: keras.Model, plan: Plan) -> None:
                     " after; or give the stage `adapters=`",
                 )
             )
-        carried = carried or (f"those of stage {stage.name!r}" if stage.adapters is not None else "")
+        if stage.adapters is None:
+            continue
+        carried = carried or f"those of stage {stage.name!r}"
+        if stage.adapters.factors == "keras":  # whatever their targets
+            continue
+        asked = attach.asked_for(model, stage.adapters, train=_whole(stage_fates))
+        if first is not None and asked != first[1]:
+            raise ValueError(
+                explain(
+                    f"Stage {stage.name!r} asks for other adapters than stage {first[0].name!r}, whose stay on.",
+                    given=f"{stage.adapters} on {len(asked)} layers, after {first[0].adapters} on {len(first[1])}",
+                    to_mend="the same LoRA and the same `train` in both; or two plans, with `kt.merge_adapter` between",
+                )
+            )
+        first = first or (stage, asked)
 
 
 def _headline(stage: Stage, stage_fates: Sequence[Fate]) -> str:

@@ -154,6 +154,14 @@ class LayerwiseOptimizer(keras.optimizers.Optimizer):
             return None
         return self.ratios[self._get_variable_index(variable)]
 
+    @property
+    def averages(self) -> list[tuple[keras.Variable, keras.Variable]]:
+        """Each variable with its moving average; none without `use_ema`, and before `build`."""
+        if not self.built or not self.use_ema:
+            return []
+        pairs = zip(self._trainable_variables, self._model_variables_moving_average, strict=True)
+        return [(variable, average) for variable, average in pairs if average is not None]
+
     def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
         """Takes one step, as every Keras optimizer does; refuses what Keras gets wrong on several replicas."""
         replicas = getattr(getattr(self, "_distribution_strategy", None), "num_replicas_in_sync", 1)

@@ -15,7 +15,7 @@ MOST_EXAMPLES = 20_000
 # How far the probe may follow the examples (scikit-learn's C), the best of these under cross-validation …
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 # … on so many examples at most, in so many parts.
-MOST_TO_CHOOSE_ON, PARTS = 2_000, 4
+MOST_TO_CHOOSE_ON, PARTS = 1_000, 4
 
 
 def start_from_probe(
@@ -187,7 +187,7 @@ def _strength(features: np.ndarray, labels: np.ndarray, weights: dict[int, float
     from sklearn.model_selection import StratifiedKFold
 
     chosen = some_of_each(labels, MOST_TO_CHOOSE_ON, seed)
-    features, labels = features[chosen], labels[chosen]
+    features, labels = _rotated(features[chosen])[0], labels[chosen]
     parts = min(PARTS, int(np.unique(labels, return_counts=True)[1].min()))
     if parts < 2:
         return STRENGTHS[len(STRENGTHS) // 2]

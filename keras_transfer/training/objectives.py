@@ -22,8 +22,15 @@ class Objective(abc.ABC):
         """Raises a `ValueError` where model and data do not belong together."""
 
     @abc.abstractmethod
-    def compile(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, jit_compile: bool | str) -> None:
-        """Compiles the model for a stage."""
+    def compile(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        jit_compile: bool | str,
+        *,
+        steps_at_once: int = 1,
+    ) -> None:
+        """Compiles the model for a stage, to take so many steps before Python is asked what comes next."""
 
     @abc.abstractmethod
     def leave_compiled(self, model: keras.Model) -> None:
@@ -55,12 +62,13 @@ class Classification(Objective):
             )
         check_classes(model, splits.classes)
 
-    def compile(self, model, optimizer, jit_compile):
+    def compile(self, model, optimizer, jit_compile, *, steps_at_once=1):
         model.compile(
             optimizer=optimizer,
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=gives_logits(model)),
             metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
             jit_compile=jit_compile,
+            steps_per_execution=steps_at_once,
         )
 
     def leave_compiled(self, model):
@@ -91,7 +99,7 @@ class NextToken(Objective):
                 )
             )
 
-    def compile(self, model, optimizer, jit_compile):
+    def compile(self, model, optimizer, jit_compile, *, steps_at_once=1):
         # KerasHub's tasks also take how they sample, and fall back on their own choice where they are not told.
         sampler = {"sampler": model.sampler} if getattr(model, "sampler", None) is not None else {}
         model.compile(
@@ -102,6 +110,7 @@ class NextToken(Objective):
                 keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
             ],
             jit_compile=jit_compile,
+            steps_per_execution=steps_at_once,
             **sampler,
         )
 

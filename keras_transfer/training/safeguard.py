@@ -33,13 +33,15 @@ class Interpolation:
 
     Attributes:
         share: 0 is the model before the stage, 1 the model as trained.
-        path: validation at several places of the way, from 0 to 1, and at `share`.
+        path: validation at several places of the way, from 0 to 1, and at `share`; empty without a validation split.
     """
 
     share: float
     path: tuple[Point, ...]
 
     def __str__(self):
+        if not self.path:
+            return f"safeguard: {self.share:.2f} of the way was kept, for want of a validation split to ask"
         path = ", ".join(f"{point.share:.2g}: {point.loss:.3f} ({percent(point.accuracy)})" for point in self.path)
         return f"safeguard: {self.share:.2f} of the way was kept; validation loss (accuracy) along it: {path}"
 
@@ -51,29 +53,41 @@ def safeguard(model: keras.Model, splits: Batches, before: Sequence[np.ndarray])
     between both accuracy and robustness are better than at either end (WiSE-FT: Wortsman et al. 2022,
     arXiv:2109.01903). A small validation set cannot say exactly where. So the share is the mean of what is believed of
     it once validation has been asked: beforehand the middle, weighed by the likelihood exp(-examples × loss). A handful
-    of examples gives about the middle of the way, many the best share. Never a share whose validation accuracy is below
-    that of the model before the stage.
+    of examples gives about the middle of the way, many the best share, and none the middle. Never a share whose
+    validation accuracy is below that of the model before the stage.
 
     Args:
         model: as the stage left it, compiled.
-        splits: the data, with a validation split.
+        splits: the data, with or without a validation split.
         before: `state.values(model)` from before the stage.
 
     Returns:
         The share, and what validation said.
     """
     way = _way(model, before)
+    if not splits.validation:
+        share = _mean(BELIEFS)
+        _move(way, share)
+        return Interpolation(share, ())
     measured = [_measure(model, splits, way, share) for share in SHARES]
     losses = np.array([point.loss for point in measured])
     likelihood = np.exp(-len(splits.validation) * (losses - losses.min()))
-    belief = likelihood * BELIEFS
-    share = float(belief @ SHARES / belief.sum())
+    share = _mean(likelihood * BELIEFS)
     chosen = _measure(model, splits, way, share)
     if chosen.accuracy < measured[0].accuracy:
         chosen = max(measured, key=lambda point: (point.accuracy, -point.loss))
         _move(way, chosen.share)
     path = sorted({point.share: point for point in [*measured, chosen]}.values(), key=lambda point: point.share)
     return Interpolation(chosen.share, tuple(path))
+
+
+def _mean(belief: Sequence[float]) -> float:
+    """The mean share under weights that need not sum to 1.
+
+    >>> round(_mean(BELIEFS), 6)
+    0.5
+    """
+    return float(np.dot(belief, SHARES) / np.sum(belief))
 
 
 # A variable, and its values before and after the stage.

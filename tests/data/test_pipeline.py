@@ -267,3 +267,25 @@ def test_a_process_that_leaves_a_pipeline_running_ends():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240
     ).stdout
     assert printed.strip() == "(8, 8, 8, 3)"
+
+
+@pytest.mark.parametrize(("first_step", "last_step"), [(0, 200), (3, 200), (63, 64), (130, None), (5, 5)])
+def test_rows_gathered_by_number_are_those_that_python_takes(first_step, last_step):
+    """Batches of two sizes, over more steps than are looked up at once."""
+    held = {"x": np.arange(30).reshape(10, 3), "y": np.arange(10.0)}
+
+    def rows(step):
+        return np.arange(step, step + 1 + step % 2) % 10
+
+    def batch(step):
+        return {name: array[rows(step)] for name, array in held.items()}
+
+    steps = {"first_step": first_step, "last_step": last_step}
+    gathered = pipeline.gathered_batches(held, rows, **steps)
+    computed = pipeline.computed_batches(batch, example=batch(0), **steps)
+    assert int(gathered.cardinality()) == int(computed.cardinality())
+    pairs = list(zip(itertools.islice(gathered, 200), itertools.islice(computed, 200), strict=True))
+    assert len(pairs) == (200 if last_step is None else last_step - first_step)
+    for one, other in pairs:
+        np.testing.assert_array_equal(one["x"], other["x"])
+        np.testing.assert_array_equal(one["y"], other["y"])

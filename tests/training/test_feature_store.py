@@ -47,6 +47,17 @@ def test_any_rows_come_back_in_any_order(keep):
     assert numbers.tolist() == [[21], [0], [21]]
 
 
+def test_all_rows_come_at_once_where_they_fit(keep):
+    rows = keep(_batches())
+    assert [tensor.tolist() for tensor in rows.whole(10 * 16)] == [tensor.tolist() for tensor in rows.take(range(10))]
+    assert [tensor.dtype for tensor in rows.whole(10 * 16)] == [tensor.dtype for tensor in rows.take(range(10))]
+    assert rows.whole(10 * 16 - 1) is None
+
+
+def test_rows_of_several_lengths_do_not_come_at_once(keep):
+    assert keep(_lengths()).whole(1e9) is None
+
+
 def test_examples_of_several_lengths_are_padded_to_the_longest(keep):
     rows = keep(_lengths())
     (together,) = rows.take([4, 1])

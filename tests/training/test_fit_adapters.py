@@ -9,6 +9,7 @@ from bodies import classifier, dark_and_light, pictures
 
 import keras_transfer as kt
 from keras_transfer import state
+from keras_transfer.adapters import attach
 
 pytestmark = pytest.mark.both_backends
 
@@ -58,13 +59,24 @@ def test_a_second_stage_goes_on_with_the_same_adapter():
     assert sum("lora_a" in variable.path for variable in model.trainable_variables) == 1
 
 
-def test_another_adapter_of_the_same_name_is_refused():
+def test_another_adapter_of_the_same_name_is_refused_before_anything_trains():
     model = classifier()
+    before = state.values(model)
     stages = [
         kt.Stage("head", 1, name=f"rank {rank}", adapters=kt.LoRA(rank, targets="block3_conv")) for rank in (2, 3)
     ]
-    with pytest.raises(ValueError, match="another one than the stage asks for"):
+    with pytest.raises(ValueError, match="asks for other adapters than stage 'rank 2'"):
         _fit(model, *stages)
+    assert not attach.names(model)
+    for value, was in zip(state.values(model), before, strict=True):
+        np.testing.assert_array_equal(value, was)
+
+
+def test_another_adapter_than_the_model_carries_is_refused():
+    model = classifier()
+    kt.add_lora(model, rank=2, targets="block3_conv")
+    with pytest.raises(ValueError, match="another one than the stage asks for"):
+        _fit(model, kt.Stage("head", 1, adapters=kt.LoRA(3, targets="block3_conv")))
 
 
 def test_a_stage_without_adapters_is_refused_on_a_model_that_carries_some():

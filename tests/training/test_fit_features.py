@@ -11,6 +11,7 @@ from vocabularies import byte_pairs, word_pieces
 import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.backbones import cut
+from keras_transfer.data import pipeline
 from keras_transfer.training import cache, features
 
 # Features come out of other batches than the model's own, and each rounds in its way.
@@ -148,6 +149,59 @@ def test_with_two_versions_the_epochs_take_them_in_turn(monkeypatch):
     monkeypatch.setattr(features.Store, "rows", lambda self, *of: taken.append((of[0].name, of[1])) or rows(self, *of))
     _trained(_augmented, _stages("head"), cache="memory", cache_views=2)
     assert {view for name, view in taken if name == "train"} == {0, 1}
+
+
+@pytest.mark.parametrize("way", ["memory", "disk"])
+@pytest.mark.parametrize("data", [_residual, _augmented], ids=["as they are", "versions"])
+def test_features_held_by_tensorflow_are_those_read_row_by_row(monkeypatch, way, data):
+    """Small sets are gathered from memory, others read; three epochs take two versions in turn, the first again."""
+    gathered = []
+    gather = pipeline.gathered_batches
+    monkeypatch.setattr(
+        pipeline, "gathered_batches", lambda *args, **options: gathered.append(1) or gather(*args, **options)
+    )
+    held = _trained(data, _stages("head"), cache=way, cache_views=2)
+    assert len(gathered) >= 2
+    gathered.clear()
+    monkeypatch.setattr(features, "_WHOLE", 0)
+    read = _trained(data, _stages("head"), cache=way, cache_views=2)
+    assert not gathered
+    for value, expected in zip(held[0], read[0], strict=True):
+        np.testing.assert_array_equal(value, expected)
+    np.testing.assert_array_equal(held[1].probabilities, read[1].probabilities)
+
+
+class _Steps(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.at_once, self.seen = self.model.steps_per_execution, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(batch)
+
+
+@pytest.mark.parametrize("data", [_residual, _bert], ids=["gathered", "computed"])
+def test_several_steps_at_once_are_those_taken_one_by_one(monkeypatch, data):
+    """The head's dropout, Adam's counts and the metrics' sums go on from step to step."""
+    compiled = []
+    compile_model = keras.Model.compile
+    monkeypatch.setattr(
+        keras.Model, "compile", lambda self, *args, **options: compiled.append(options) or compile_model(
+            self, *args, **options
+        )
+    )  # fmt: skip
+    plan = kt.Plan([kt.Stage("head", 3, learning_rate=1e-2)])
+    at_once = _trained(data, plan, cache="memory")
+    if keras.backend.backend() == "tensorflow":
+        assert max(options.get("steps_per_execution", 1) for options in compiled) > 1
+    watch = _Steps()
+    one_by_one = _trained(data, plan, cache="memory", callbacks=[watch])
+    steps = 3 if data is _residual else 4
+    assert (watch.at_once, watch.seen) == (1, list(range(steps)) * 3)
+    for value, expected in zip(at_once[0], one_by_one[0], strict=True):
+        np.testing.assert_array_equal(value, expected)
+    for row, expected in zip(at_once[1].history, one_by_one[1].history, strict=True):
+        assert {**row, "seconds": 0} == {**expected, "seconds": 0}
+    assert at_once[2].steps_per_execution == 1
 
 
 def test_with_no_versions_pictures_are_as_they_are():

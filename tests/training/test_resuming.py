@@ -192,6 +192,50 @@ def test_broken_off_between_steps_it_ends_where_an_unbroken_run_ends(tmp_path, m
     _check_ends_as_unbroken(_start(_three_stages(), _data(), **options), _three_stages())
 
 
+def _kept_near():
+    """A stage that moves the body, and one that pulls it back and averages it, both in the middle of epochs."""
+    return kt.Plan(
+        [
+            kt.Stage("top:1", 1, "away", learning_rate=0.01),
+            kt.Stage("top:2", 2, "near", learning_rate=0.01, l2_sp=20.0, ema=0.8, patience=2, safeguard=True),
+            kt.Stage("head", 1, "last", ema=0.5),
+        ]
+    )
+
+
+@both_backends
+def test_pull_and_average_go_on_from_every_step(tmp_path):
+    breaks = 0
+    while True:
+        try:
+            options = {"workdir": tmp_path, "checkpoint_steps": 1}
+            found = _start(_kept_near(), _data(), callbacks=[BreakOff(after=2)], **options)
+            break
+        except BrokenOff:
+            breaks += 1
+    assert breaks >= 8
+    _check_ends_as_unbroken(found, _kept_near())
+
+
+@pytest.mark.parametrize("cache", ["memory", "off"])
+def test_pull_and_average_go_on_in_half_precision_and_on_features(tmp_path, cache):
+    plan = _one_stage(l2_sp=20.0, ema=0.8, weight_decay=0.01)
+    options = {"precision": "mixed_float16", "cache": cache}
+    kept = {"workdir": tmp_path, "checkpoint_steps": 1, **options}
+    for after in (2, 5):
+        with pytest.raises(BrokenOff):
+            _start(plan, _data(), callbacks=[BreakOff(after)], **kept)
+    _check_ends_as_unbroken(_start(plan, _data(), **kept), plan, **options)
+
+
+@both_backends
+def test_told_to_stop_in_validation_the_trained_weights_are_kept_and_not_their_average(tmp_path):
+    plan = _one_stage(ema=0.8)
+    with pytest.raises(SystemExit):
+        _start(plan, _data(), workdir=tmp_path, callbacks=[Signal(signal.SIGTERM, in_validation=True)])
+    _check_ends_as_unbroken(_start(plan, _data(), workdir=tmp_path), plan)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "lion"])
 def test_the_slots_of_every_optimizer_come_back(tmp_path, optimizer):
     plan = _one_stage(optimizer=optimizer, weight_decay=0.01)

@@ -1,3 +1,6 @@
+import dataclasses
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -5,6 +8,7 @@ from bodies import classifier, dark_and_light
 
 import keras_transfer as kt
 from keras_transfer import state
+from keras_transfer.training.audit import Audit
 from keras_transfer.training.safeguard import BELIEFS, SHARES, safeguard
 
 pytestmark = pytest.mark.both_backends
@@ -83,9 +87,22 @@ def test_staged_fine_tuning_is_never_below_its_own_head_stage_on_validation():
     assert kt.evaluate(model, splits, "validation").accuracy == pytest.approx(at[found.share])
 
 
-def test_without_a_validation_split_it_says_so_and_keeps_the_stage(capsys):
+def test_without_a_validation_split_the_middle_is_kept_and_said(capsys):
     splits = dark_and_light(24, validation=0.0)
     model = classifier()
-    run = kt.fit(model, splits, kt.Plan([kt.Stage("head", 1, safeguard=True)]))
-    assert run.audits[-1].interpolation is None
-    assert "no validation split to go by" in capsys.readouterr().out
+    kernel = model.get_layer("head").kernel
+    before = np.asarray(kernel)
+    reached = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            reached.append(np.asarray(kernel))
+
+    run = kt.fit(model, splits, kt.Plan([kt.Stage("head", 1, safeguard=True)]), callbacks=[Watch()])
+    found = run.audits[-1].interpolation
+    assert found.share == pytest.approx(0.5)
+    assert found.path == ()
+    np.testing.assert_allclose(np.asarray(kernel), (before + reached[-1]) / 2, rtol=1e-5)
+    assert not np.allclose(before, reached[-1], rtol=1e-5)
+    assert "0.50 of the way was kept, for want of a validation split" in capsys.readouterr().out
+    assert Audit.from_dict(json.loads(json.dumps(dataclasses.asdict(run.audits[-1])))).interpolation == found

@@ -1,10 +1,11 @@
-"""Pictures of a run: its learning curves, what it confuses, where it was surely wrong. The only door to matplotlib.
+"""Pictures: of a run its learning curves, what it confuses, where it was surely wrong; of a range test its losses.
 
-Matplotlib takes long to import, so import this package when the first picture is drawn.
+The only door to matplotlib. It takes long to import, so import this package when the first picture is drawn.
 """
 
 from keras_transfer.evaluation.plots.contact_sheet import most_wrong
 from keras_transfer.evaluation.plots.curves import learning_curves
 from keras_transfer.evaluation.plots.matrix import confusion
+from keras_transfer.evaluation.plots.range_test import range_test
 
-__all__ = ["confusion", "learning_curves", "most_wrong"]
+__all__ = ["confusion", "learning_curves", "most_wrong", "range_test"]

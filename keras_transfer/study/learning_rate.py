@@ -1,0 +1,330 @@
+"""`find_learning_rate`: Smith's range test on a stage's own terms, with the model as it was afterwards."""
+
+import dataclasses
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_transfer import state
+from keras_transfer.backbones import hub
+from keras_transfer.data.splits import Splits
+from keras_transfer.errors import explain, nearest
+from keras_transfer.plans.fates import fates
+from keras_transfer.plans.methods import staged_fine_tuning
+from keras_transfer.plans.plan import Plan, Stage
+from keras_transfer.study.put_back import as_it_was
+from keras_transfer.training import compilation
+from keras_transfer.training.features import Cache, Keeping, features
+from keras_transfer.training.fit import default_views, prepare
+from keras_transfer.training.l2_sp import pretrained
+from keras_transfer.training.linear_probe import linear_head, start_from_probe
+from keras_transfer.training.objectives import objective_of
+
+FEWEST_STEPS = 10
+# The test ends where the loss has come to so many times its lowest, both smoothed over the steps before.
+DIVERGED, MEMORY = 4.0, 0.8
+# The losses are smoothed by a bell over the steps on both sides, of this share of all steps in width.
+WIDTH = 0.04
+# So many standard errors of the smoothed loss are no fall, nor a rise.
+NOISE = 3.0
+# The median of |x| where x is normal with standard deviation 1.
+_MEDIAN_TO_DEVIATION = 0.6745
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningRates:
+    """What a range test found. Printed, it is the suggestion and what it rests on.
+
+    Attributes:
+        stage: the name of the stage that was tried.
+        rates: the peak rate of each step, rising.
+        losses: the loss on each step's batch, before the step.
+        smoothed: the same, each with its neighbours.
+        steepest: the rate at which the smoothed loss falls fastest, before its lowest point.
+        tenth: a tenth of the rate at that lowest point.
+        clear: whether the loss fell beyond its noise.
+        diverged: whether the test ended because the loss had risen, and not at the highest rate.
+        suggestion: the peak rate to take.
+    """
+
+    stage: str
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    steepest: float
+    tenth: float
+    clear: bool
+    diverged: bool
+    suggestion: float
+
+    def __str__(self):
+        end = "where the loss had diverged" if self.diverged else "with the loss still in bounds"
+        why = "where the loss falls fastest" if self.clear else "a tenth of where it rises: it never falls beyond noise"
+        lowest = f"lowest {min(self.smoothed):.3f} at {10 * self.tenth:.2g}, a tenth of that rate {self.tenth:.2g}"
+        return "\n".join([
+            f"learning rate of stage {self.stage!r}: {self.suggestion:.2g}, {why}",
+            f"  smoothed loss {self.smoothed[0]:.3f} at first, {lowest}",
+            f"  {len(self.rates)} steps from {self.rates[0]:.2g} to {self.rates[-1]:.2g}, {end}",
+        ])  # fmt: skip
+
+    def plot(self, path: str | os.PathLike) -> pathlib.Path:
+        """Draws the loss against the rate.
+
+        Args:
+            path: the picture to write; its ending says the format.
+        """
+        from keras_transfer.evaluation import plots
+
+        marks = {"suggestion": self.suggestion, "a tenth of the lowest's": self.tenth}
+        return plots.range_test(self.rates, self.losses, self.smoothed, marks, path, title=str(self).splitlines()[0])
+
+
+def find_learning_rate(
+    model: keras.Model,
+    splits: Splits,
+    *,
+    plan: Plan | None = None,
+    stage: Stage | str | None = None,
+    lowest: float = 1e-7,
+    highest: float = 1.0,
+    steps: int = 100,
+    seed: int = 0,
+    precision: str | None = None,
+    cache: Cache = "auto",
+    verbose: bool = True,
+) -> LearningRates:
+    """Tries a stage at rates that rise from step to step, and leaves the model as it was, to the last bit.
+
+    The range test of Smith (2017, arXiv:1506.01186; the exponential rise and the smoothing: Gugger 2018): as long as
+    the loss falls the rate is not too high. It is done on the stage's own terms: what trains, at which ratios, with
+    which optimizer, batch norms, adapters and pull, on the same batches in the same order as under `fit`. The model is
+    put back also where the test is broken off.
+
+    The suggestion is the rate at which the smoothed loss falls fastest. A tenth of the rate of the lowest loss, which
+    is the other common rule, is given beside it; it is no use in a stage that starts from a fitted head, whose loss is
+    near its lowest from the start: there it names a rate at which nothing would train. Where the loss never falls
+    beyond its noise the suggestion is a tenth of the rate at which it rises.
+
+    Not for choosing between rates that are close: the losses are those of single batches, and nothing here looks at
+    validation. A rate that falls fastest for a hundred steps need not generalise best.
+
+    Args:
+        model: what is to be trained.
+        splits: the data; the training examples alone are looked at.
+        plan: whose stage is tried; `kt.staged_fine_tuning(model)` if not given. The stages before it are not carried
+            out: where one of them starts from a probe or from random weights, so does the test.
+        stage: which stage of the plan, by name (its last if not given), or a stage of your own, without a plan.
+        lowest: the first peak rate.
+        highest: the last one.
+        steps: how many steps there are from one to the other, at least 10.
+        seed: of order, augmentation and dropout.
+        precision: as in `fit`.
+        cache: as in `fit`.
+        verbose: whether to print what was found.
+
+    Returns:
+        The rates, the losses and the suggestion. `plot(path)` draws them.
+
+    Raises:
+        ValueError: where model, data and stage do not fit together, or the rates do not rise; where the loss is no
+            number at the lowest rate already.
+
+    Example:
+
+    >>> import keras_transfer as kt
+    >>> digits = kt.data.digits(classes=[0, 1], per_class=20)
+    >>> model = kt.image_classifier("MobileNetV2", digits.classes, weights=None, image_size=32, alpha=0.35)
+    >>> stage = kt.Stage("head", epochs=3, optimizer="sgd")
+    >>> found = find_learning_rate(model, digits, stage=stage, steps=12, verbose=False)
+    >>> len(found.rates), found.rates[0] == 1e-7, found.stage
+    (12, True, 'head')
+    """
+    _check_rates(lowest, highest, steps)
+    objective_of(splits).check(model, splits)
+    tried = _stage_of(model, plan, stage)
+    if tried.start == "probe":
+        linear_head(model)  # or the reason why there is none
+    with as_it_was(model):
+        losses = _losses(model, splits, tried, Rise(lowest, highest, steps=steps), seed, precision, Keeping(cache))
+    if len(losses) < FEWEST_STEPS // 2:
+        raise ValueError(
+            explain(
+                "The loss diverges at the lowest rates.",
+                given=f"losses {', '.join(f'{loss:.3g}' for loss in losses) or 'not one that is a number'}",
+                to_mend=f"lowest={lowest / 1000:g}, or look at the data",
+            )
+        )
+    found = _judged(tried.name, Rise(lowest, highest, steps=steps).rates[: len(losses)], losses, len(losses) < steps)
+    if verbose:
+        print(found)
+    return found
+
+
+class Rise(keras.optimizers.schedules.LearningRateSchedule):
+    """A rate that grows from `lowest` to `highest` in `steps` steps, by the same factor each.
+
+    Example:
+
+    >>> [round(rate, 6) for rate in Rise(0.001, 0.1, steps=3).rates]
+    [0.001, 0.01, 0.1]
+    """
+
+    def __init__(self, lowest: float, highest: float, *, steps: int):
+        self.lowest, self.highest, self.steps = lowest, highest, steps
+
+    def __call__(self, step):
+        share = keras.ops.cast(step, "float32") / (self.steps - 1)
+        return keras.ops.exp(math.log(self.lowest) + share * math.log(self.highest / self.lowest))
+
+    @property
+    def rates(self) -> list[float]:
+        """The rate of every step."""
+        return np.geomspace(self.lowest, self.highest, self.steps).tolist()
+
+    def get_config(self):
+        return {"lowest": self.lowest, "highest": self.highest, "steps": self.steps}
+
+
+class _UntilDiverged(keras.callbacks.Callback):
+    """Notes the loss of each step, and ends the training where it has grown for good or is no number."""
+
+    def __init__(self):
+        super().__init__()
+        self.losses: list[float] = []
+        self._recent = self._lowest = math.inf
+
+    def on_epoch_end(self, epoch, logs=None):
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            self.model.stop_training = True
+            return
+        self.losses.append(loss)
+        self._recent = loss if len(self.losses) == 1 else MEMORY * self._recent + (1 - MEMORY) * loss
+        self._lowest = min(self._lowest, self._recent)
+        if self._recent > DIVERGED * self._lowest and self._recent > self.losses[0]:
+            self.model.stop_training = True
+
+
+def _losses(
+    model: keras.Model, splits: Splits, stage: Stage, rise: Rise, seed: int, precision: str | None, keeping: Keeping
+) -> list[float]:
+    """The loss of each step at rising rates; the model is left wherever that leads."""
+    objective, start = objective_of(splits), pretrained(model) if stage.l2_sp else {}
+    epochs = -(-rise.steps // splits.steps_per_epoch(model))
+    state.seed(model, seed)
+    stage_fates = prepare(model, stage, fates(model, stage), seed=seed, verbose=False)
+    keeping = keeping.with_views(default_views(splits, stage_fates))
+    kept = features(model, splits, keeping, epochs=range(epochs), seed=seed, verbose=False)
+    watch = _UntilDiverged()
+    with (
+        compilation.computing_in(model, precision),
+        compilation.averaging_over(model, stage, rise.steps),
+        hub.taking_packed_inputs(model),
+        (kept or splits).in_use() as batches,
+    ):
+        if stage.start == "probe":
+            start_from_probe(model, batches, seed=seed)
+        optimizer = compilation.optimizer(stage, stage_fates, rise.steps, precision, pretrained=start, rate=rise)
+        objective.compile(model, optimizer, "auto")
+        model.optimizer.build(model.trainable_variables)
+        model.fit(
+            batches.training_batches(model, seed=seed, epochs=epochs),
+            epochs=rise.steps,
+            steps_per_epoch=1,  # an epoch's loss is then that of one batch, and no mean over those before it
+            callbacks=[watch],
+            shuffle=False,
+            verbose=0,
+        )
+    return watch.losses
+
+
+def _judged(stage: str, rates: Sequence[float], losses: Sequence[float], diverged: bool) -> LearningRates:
+    """What the losses say."""
+    smoothed = smooth(losses)
+    bottom = int(np.argmin(smoothed))
+    steepest = rates[int(np.argmin(np.gradient(smoothed)[: bottom + 1]))]
+    error = _standard_error(losses)
+    clear = bool(smoothed[0] - smoothed[bottom] > NOISE * error)
+    higher = np.flatnonzero(smoothed[bottom:] > smoothed[0] + NOISE * error)
+    rises = rates[bottom + int(higher[0])] if higher.size else rates[-1]
+    return LearningRates(
+        stage=stage,
+        rates=tuple(rates),
+        losses=tuple(losses),
+        smoothed=tuple(smoothed.tolist()),
+        steepest=steepest,
+        tenth=rates[bottom] / 10,
+        clear=clear,
+        diverged=diverged,
+        suggestion=steepest if clear else rises / 10,
+    )
+
+
+def smooth(losses: Sequence[float]) -> np.ndarray:
+    """Each loss with its neighbours on both sides, so that no fall comes late; not what explodes at the end.
+
+    Example:
+
+    >>> smooth([1.0, 1.0, 1.0, 1.0]).tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+    # One loss of a thousand would hide all that came before it.
+    losses = np.minimum(losses, 2 * DIVERGED * np.median(losses))
+    steps = np.arange(len(losses))
+    bell = np.exp(-(((steps[:, None] - steps) / _width(len(losses))) ** 2) / 2)
+    return bell @ losses / bell.sum(axis=1)
+
+
+def _width(steps: int) -> float:
+    return max(1.0, WIDTH * steps)
+
+
+def _standard_error(losses: Sequence[float]) -> float:
+    """How far a smoothed loss may be off: from how much neighbours differ, which a slow fall does not touch.
+
+    The median of their distances, over all steps: those that explode at the end are few.
+    """
+    spread = float(np.median(np.abs(np.diff(losses)))) / (_MEDIAN_TO_DEVIATION * math.sqrt(2))
+    return spread / math.sqrt(2 * math.sqrt(math.pi) * _width(len(losses)))
+
+
+def _stage_of(model: keras.Model, plan: Plan | None, stage: Stage | str | None) -> Stage:
+    """The stage to be tried, with the start that it has within its plan."""
+    if isinstance(stage, Stage):
+        if plan is not None:
+            raise ValueError(
+                explain(
+                    "`stage` is one of its own, and `plan` holds others.",
+                    given=f"{stage.name!r} and {plan.name}",
+                    to_mend="leave the plan out, or name a stage of it",
+                )
+            )
+        return dataclasses.replace(stage, ema=None)
+    plan = staged_fine_tuning(model) if plan is None else plan
+    names = [each.name for each in plan]
+    if stage is not None and stage not in names:
+        raise ValueError(
+            explain(
+                f"{plan.name} has no stage of that name.",
+                given=repr(stage),
+                nearest=nearest(str(stage), names),
+                expected="one of " + ", ".join(map(repr, names)),
+            )
+        )
+    place = len(names) - 1 if stage is None else names.index(stage)
+    starts = [each.start for each in plan.stages[: place + 1] if each.start != "pretrained"]
+    return dataclasses.replace(plan.stages[place], ema=None, start=starts[-1] if starts else "pretrained")
+
+
+def _check_rates(lowest: float, highest: float, steps: int) -> None:
+    for name, given, fine, expected in (
+        ("lowest", lowest, 0 < lowest < math.inf, "a rate above 0"),
+        ("highest", highest, lowest < highest < math.inf, f"a rate above the lowest, {lowest:g}"),
+        ("steps", steps, isinstance(steps, int) and steps >= FEWEST_STEPS, f"a whole number from {FEWEST_STEPS} up"),
+    ):
+        if not fine:
+            raise ValueError(explain(f"`{name}` is out of range.", given=repr(given), expected=expected))
