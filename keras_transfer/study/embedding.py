@@ -54,6 +54,7 @@ def embed(model: keras.Model, data: Any, *, split: str = "train", cache: Cache =
     """
     if isinstance(data, Splits):
         return features_of(model, data, _named(data, split), cache=cache)
+    check_model(model)
     splits = unlabelled(model, data)
     return features_of(model, splits, splits.train, cache=cache)
 
@@ -61,6 +62,7 @@ def embed(model: keras.Model, data: Any, *, split: str = "train", cache: Cache =
 def features_of(model: keras.Model, splits: Splits, split: Split, *, cache: Cache = "auto") -> np.ndarray:
     """As `embed`, for a split of some splits."""
     keeping = Keeping(cache)
+    check_model(model)
     whole = _pooled(model)
     cut = _below_the_head(whole)
     identified = cut.is_identified and splits.view_identity(split, whole, epoch=None) is not None
@@ -81,6 +83,18 @@ def features_of(model: keras.Model, splits: Splits, split: Split, *, cache: Cach
     in_order = np.empty_like(found)
     in_order[splits.evaluation_order(split, whole)] = found
     return in_order
+
+
+def check_model(model: Any) -> None:
+    """Raises a `ValueError` for what is no model: the data, for instance, where the two are taken for each other."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            explain(
+                "`model` is no model.",
+                given=type(model).__name__,
+                expected="a keras.Model, from kt.image_classifier or kt.text_classifier for instance",
+            )
+        )
 
 
 def unlabelled(model: keras.Model, data: Any) -> Splits:

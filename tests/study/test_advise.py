@@ -131,11 +131,12 @@ def _frozen(candidate, splits):
 def test_a_trial_ends_with_the_minutes_and_a_model_of_ones_own_is_given_back():
     splits = dark_and_light(40, batch_size=8, validation=0.25)
     model = _seeing(splits)
-    before = state.values(model)
+    before, optimizer = state.values(model), model.optimizer
     (candidate,) = candidates(splits, {"mine": model}, seed=0)
     body = _frozen(candidate, splits)
     assert run_trial(body, splits, METHODS[1], 0, epochs=5, clock=Clock(0.0), seed=0) is None
     assert all(map(np.array_equal, state.values(model), before))
+    assert model.optimizer is optimizer
 
 
 def test_a_trial_is_judged_beside_a_probe_on_the_same_examples():

@@ -106,6 +106,15 @@ def test_a_split_that_is_not_there_is_an_error_with_the_nearest():
         kt.embed(classifier(), dark_and_light(), split="validaton")
 
 
+def test_a_model_and_data_in_each_others_place_are_refused():
+    with pytest.raises(ValueError, match="`model` is no model"):
+        kt.embed(dark_and_light(), classifier())
+    with pytest.raises(ValueError, match="`model` is no model"):
+        kt.pitfalls(dark_and_light(), "MobileNetV2")
+    with pytest.raises(ValueError, match="`splits` are no labelled data"):
+        kt.pitfalls(classifier(), dark_and_light())
+
+
 def test_a_language_model_is_refused_with_what_to_do():
     tokenizer = word_pieces()
     body = keras_hub.models.BertBackbone(
