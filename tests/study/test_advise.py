@@ -297,10 +297,13 @@ def test_candidates_that_are_none_are_refused(backbones, words):
     ("splits", "minutes", "words"),
     [
         ("pictures/", 5, "no labelled data"),
-        (dark_and_light(), 0, "no time"),
-        (dark_and_light(), float("nan"), "no time"),
+        (None, 0, "no time"),
+        (None, float("nan"), "no time"),
+        (None, "5", "no time"),
     ],
+    ids=["a folder", "no minutes", "not a number", "a word"],
 )
 def test_what_is_no_data_or_no_time_is_refused(splits, minutes, words):
+    splits = splits or dark_and_light()
     with pytest.raises(ValueError, match=words):
         kt.advise(splits, [_seeing], minutes=minutes, verbose=False)
