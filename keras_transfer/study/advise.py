@@ -10,7 +10,7 @@ from typing import Any
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 from keras_transfer.evaluation.formatting import percent
-from keras_transfer.study import folds, intervals, prospects
+from keras_transfer.study import folds, prospects
 from keras_transfer.study.advice import Advice
 from keras_transfer.study.candidates import candidates
 from keras_transfer.study.evidence import Built, Frozen, built, frozen
@@ -174,10 +174,8 @@ class _Study:
 
     def _in_question(self, bodies: Sequence[Frozen]) -> tuple[list[tuple[Frozen, str]], int]:
         """What is to be tried, for how many epochs: the weakest bodies are left out before epochs become too few."""
-        best = bodies[0].evidence.measures.right
-        near = [one for one in bodies if intervals.of_difference(best, one.evidence.measures.right).low <= 0][
-            :MOST_TRIED
-        ]
+        best = bodies[0].evidence.measures
+        near = [body for body in bodies if best.lead_over(body.evidence.measures).low <= 0][:MOST_TRIED]
         while near:
             pairs = [(body, method) for body in near for method in body.evidence.methods[1:]]
             for epochs in range(max(MOST_EPOCHS.values()), FEWEST_EPOCHS - 1, -1):

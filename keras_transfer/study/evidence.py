@@ -8,7 +8,6 @@ import numpy as np
 
 from keras_transfer.data.splits import Splits
 from keras_transfer.plans import methods
-from keras_transfer.study import folds
 from keras_transfer.study.candidates import Candidate
 from keras_transfer.study.embedding import features_of
 from keras_transfer.study.folds import Division
@@ -108,7 +107,7 @@ def frozen(given: Built, splits: Splits, *, seed: int) -> Frozen:
     parts = [split for split in (splits.train, splits.validation) if split is not None]
     features = np.concatenate([features_of(given.model, splits, split) for split in parts])
     labels = np.concatenate([split.labels for split in parts])
-    worth = measures(features, labels, folds.stratified(labels, seed=seed), seed=seed)
+    worth = measures(features, labels, seed=seed)
     seconds = given.seconds + time.perf_counter() - begun
     found = Evidence(name, given.model.count_params(), _methods(given.model), worth, seconds)
     return Frozen(given.candidate, Pace(len(splits.train), given.forward), features, labels, found)

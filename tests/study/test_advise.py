@@ -166,8 +166,8 @@ def test_a_transformer_is_tried_with_lora_and_has_no_adapter_afterwards():
 
 
 def _evidence(body, right, parameters=100, methods=METHODS[:2]):
-    right = np.array(right, bool)
-    return Evidence(body, parameters, methods, Measures(np.zeros((len(right), 2)), right, 0.0, 0.0, 0.0), 1.0)
+    right = np.array(right, bool)[None]
+    return Evidence(body, parameters, methods, Measures(right, 0.0, 0.0, 0.0), 1.0)
 
 
 def _trial(body, right, probe_right, number=0, method=METHODS[1]):
@@ -191,6 +191,19 @@ def test_a_gain_on_few_examples_is_believed_in_part():
     margin = method_margin(prospects(evidence, many, {"a": FOR_IT}), many)
     assert margin.is_clear
     assert margin.difference.examples == 1000
+
+
+def test_a_gain_on_one_body_is_believed_of_another_in_part():
+    evidence = [_evidence("a", np.arange(100) % 10 > 1), _evidence("b", np.arange(100) % 10 > 1)]
+    hard = np.arange(1000) % 2 > 0
+    trials = [_trial("a", hard | (np.arange(1000) < 120), hard)]
+    charts = {"a": SILENT, "b": SILENT}
+    found = {(one.body, one.method): one for one in prospects(evidence, trials, charts)}
+    gains = [found[body, METHODS[1]].accuracy - found[body, METHODS[0]].accuracy for body in "ab"]
+    assert 0.05 < gains[0] < 0.06
+    assert 0.03 < gains[1] < gains[0]
+    assert found["b", METHODS[1]].gain is None
+    assert not found["b", METHODS[1]].was_tried
 
 
 def test_what_was_not_tried_is_as_the_flow_chart_says():
