@@ -22,9 +22,13 @@ from keras_transfer.plans.methods import (
     staged_fine_tuning,
 )
 from keras_transfer.plans.plan import Plan, Stage
+from keras_transfer.study.advice import Advice
+from keras_transfer.study.advise import advise
 from keras_transfer.study.compare import compare
 from keras_transfer.study.comparison import Comparison
+from keras_transfer.study.embedding import embed
 from keras_transfer.study.learning_rate import LearningRates, find_learning_rate
+from keras_transfer.study.pitfalls import Pitfalls, pitfalls
 from keras_transfer.study.source import Source
 from keras_transfer.training import cache
 from keras_transfer.training.audit import AuditError
@@ -87,4 +91,10 @@ __all__ = [  # noqa: RUF022 - in reading order
     "compare",
     "Comparison",
     "Source",
+    # evidence
+    "embed",
+    "pitfalls",
+    "Pitfalls",
+    "advise",
+    "Advice",
 ]

@@ -4,7 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -325,6 +325,35 @@ def deepest_cut(model: keras.Model, *, inside_layers: bool = True) -> Cut | None
     Returns:
         The cut, or `None` where the model has no graph, or nothing with weights lies below.
     """
+    return _cut(model, _is_pure, inside_layers=inside_layers)
+
+
+def cut_below(model: keras.Model, layers: Collection[keras.Layer]) -> Cut | None:
+    """The place right below some layers, whatever of the model trains: what lies there is what it makes at inference.
+
+    Args:
+        model: a model.
+        layers: what is to stay above; none of them for the model's outputs.
+
+    Returns:
+        The cut, or `None` where the model has no graph, or nothing with weights lies below.
+
+    Example:
+
+    >>> inputs = keras.Input((4,))
+    >>> model = keras.Model(inputs, keras.layers.Dense(2, name="head")(keras.layers.Dense(3, name="low")(inputs)))
+    >>> cut_below(model, [model.get_layer("head")]).shapes
+    ((None, 3),)
+    """
+    above = {id(layer) for layer in layers}
+
+    def lies_below(part: Part) -> bool:
+        return not isinstance(part.operation, keras.Layer) or above.isdisjoint(map(id, _every_layer(part)))
+
+    return _cut(model, lies_below, inside_layers=False)
+
+
+def _cut(model: keras.Model, lies_below: Callable[[Part], bool], *, inside_layers: bool) -> Cut | None:
     if not graph.has_graph(model):
         return None
     flat = graph.flatten(model)
@@ -335,7 +364,7 @@ def deepest_cut(model: keras.Model, *, inside_layers: bool = True) -> Cut | None
         parts = [part for part in flat.parts if part.call is call]
         frozen = []
         for part in parts:
-            if not available.issuperset(part.inputs) or not _is_pure(part):
+            if not available.issuperset(part.inputs) or not lies_below(part):
                 break
             frozen.append(part)
             available.update(part.outputs)
@@ -366,8 +395,11 @@ def _is_pure(part: Part) -> bool:
     """Whether a part of a graph does the same to the same, today and tomorrow, in training and at inference."""
     if not isinstance(part.operation, keras.Layer):
         return True
-    every = [part.operation, *state.sublayers(part.operation), *part.layers]
-    return all(freezing.does_not_change(layer) for layer in every)
+    return all(freezing.does_not_change(layer) for layer in _every_layer(part))
+
+
+def _every_layer(part: Part) -> list[keras.Layer]:
+    return [part.operation, *state.sublayers(part.operation), *part.layers]
 
 
 def _heavy(pure: Sequence[Part]) -> set[int]:

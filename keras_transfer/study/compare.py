@@ -18,7 +18,7 @@ from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 from keras_transfer.evaluation.formatting import duration
 from keras_transfer.plans.plan import Plan
-from keras_transfer.study import arguments, pace
+from keras_transfer.study import arguments, rehearsal
 from keras_transfer.study.budget import with_epochs
 from keras_transfer.study.comparison import Comparison, Data, SourceTask
 from keras_transfer.study.memory import watched
@@ -210,20 +210,20 @@ def _timed(
     study.say(left)
     epochs, reasons = {name: plan.epochs for name, plan in whole.items()}, {}
     for name, found in paces.items():
-        fits = pace.epochs_within(whole[name], found, share)
+        fits = rehearsal.epochs_within(whole[name], found, share)
         if fits is None:
-            least = pace.seconds_of(with_epochs(whole[name], len(whole[name])), found)
+            least = rehearsal.seconds_of(with_epochs(whole[name], len(whole[name])), found)
             reasons[name] = f"{LEFT_OUT}: an epoch of each stage takes {duration(least)}; {left}"
         epochs[name] = fits or len(whole[name])
     return epochs, reasons
 
 
-def _rehearsed(study: _Study, way: Way, plan: Plan, seed: int) -> list[pace.Pace]:
+def _rehearsed(study: _Study, way: Way, plan: Plan, seed: int) -> list[rehearsal.Pace]:
     """The pace of each stage; where features were computed for that, as it is when they are found."""
     for _ in range(2):
         kept_before = _kept()
         model, _ = study.freshness.built(way.build, way.body, seed)
-        found = pace.rehearsed(model, study.splits, plan, seed=seed, fit_options=study.fit_options)
+        found = rehearsal.rehearsed(model, study.splits, plan, seed=seed, fit_options=study.fit_options)
         if not _kept() - kept_before:
             break
     return found

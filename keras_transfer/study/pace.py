@@ -1,130 +1,87 @@
-"""How long a method takes, measured by a few steps of it, and how many epochs of it fit into a time."""
+"""How long things take: the minutes that there are, and the epochs that fit into them."""
 
 import dataclasses
-import statistics
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import keras
 
+from keras_transfer.backbones import hub
 from keras_transfer.data.splits import Splits
-from keras_transfer.plans.plan import Plan
-from keras_transfer.study.budget import with_epochs
-from keras_transfer.training.fit import fit
 
-# The first step traces; of the others the median is taken.
-_STEPS = 6
+# Epochs of the body that a method takes at most in a trial: those of its plan if nobody says otherwise. With fewer than
+# the fewest, fine-tuning has hardly begun, and what it comes to says nothing.
+MOST_EPOCHS = {"staged_fine_tuning": 10, "lora": 6}
+FEWEST_EPOCHS = 4
+
+# A step of training beside a forward pass alone, and what building, tracing and the head take, before a trial has run.
+_STEP_TO_FORWARD, _BEGINNING = 4.0, 15.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Pace:
-    """What a stage takes.
+class Clock:
+    """The minutes that there are.
 
     Attributes:
-        once: seconds however many epochs it has: tracing, a linear probe, features that are computed.
-        epoch: seconds of an epoch, validation included.
+        seconds: how many in all.
     """
 
-    once: float
-    epoch: float
+    def __init__(self, minutes: float) -> None:
+        self.seconds = 60.0 * minutes
+        self._begun = time.perf_counter()
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the beginning."""
+        return time.perf_counter() - self._begun
+
+    @property
+    def left(self) -> float:
+        """Seconds to the end, negative after it."""
+        return self.seconds - self.spent
 
 
-def epochs_within(plan: Plan, paces: Sequence[Pace], seconds: float) -> int | None:
-    """The most epochs, and no more than the plan has, that fit into some seconds; `None` where not one a stage does.
+@dataclasses.dataclass
+class Pace:
+    """How long a body takes to be trained.
 
-    Args:
-        plan: any.
-        paces: of its stages.
-        seconds: that there are.
+    Attributes:
+        examples: to train on in an epoch.
+        forward: seconds that a forward pass takes for one.
+        correction: what trials took, beside what they were thought to take.
 
     Example:
 
-    >>> from keras_transfer.plans.plan import Stage
-    >>> plan = Plan([Stage("head", 2), Stage("all", 8)])
-    >>> paces = [Pace(once=3.0, epoch=1.0), Pace(once=5.0, epoch=10.0)]
-    >>> [epochs_within(plan, paces, seconds) for seconds in (1000, 60, 10)]
-    [10, 6, None]
+    >>> pace = Pace(examples=100, forward=0.01)
+    >>> pace.epoch, pace.seconds("staged_fine_tuning", 5)
+    (4.0, 35.0)
+    >>> pace.learn("staged_fine_tuning", 5, took=70.0)
+    >>> pace.seconds("staged_fine_tuning", 10)
+    110.0
     """
-    for epochs in range(plan.epochs, len(plan) - 1, -1):
-        if seconds_of(with_epochs(plan, epochs), paces) <= seconds:
-            return epochs
-    return None
 
-
-def seconds_of(plan: Plan, paces: Sequence[Pace]) -> float:
-    """How long a plan takes at some paces."""
-    return sum(pace.once + stage.epochs * pace.epoch for stage, pace in zip(plan, paces, strict=True))
-
-
-def rehearsed(
-    model: keras.Model, splits: Splits, plan: Plan, *, seed: int, fit_options: Mapping[str, Any]
-) -> list[Pace]:
-    """The pace of each stage, measured by a few steps of each. The model is trained by them.
-
-    What frozen layers make of the data is kept as by any run, so a later run finds it.
-    """
-    short = [dataclasses.replace(stage, epochs=2, patience=None) for stage in plan]
-    watch = _Stopwatch()
-    options = {**fit_options, "callbacks": [watch], "verbose": False}
-    run = fit(model, splits, dataclasses.replace(plan, stages=short), seed=seed, **options)
-    steps = splits.steps_per_epoch(model)
-    return [
-        Pace(max(0.0, cost.seconds - seen.seconds), seen.epoch(steps))
-        for cost, seen in zip(run.report.cost.stages, watch.stages, strict=True)
-    ]
-
-
-class _Seen:
-    """The steps of one stage, in seconds."""
-
-    def __init__(self) -> None:
-        self.training: list[float] = []
-        self.validation: list[float] = []
-        self.passes = 0
+    examples: int
+    forward: float
+    correction: float = 1.0
 
     @property
-    def seconds(self) -> float:
-        """Of all steps, as if none had traced."""
-        return len(self.training) * _typical(self.training) + len(self.validation) * _typical(self.validation)
+    def epoch(self) -> float:
+        """Seconds that an epoch of the whole body is thought to take."""
+        return self.examples * self.forward * _STEP_TO_FORWARD * self.correction
 
-    def epoch(self, steps: int) -> float:
-        """Of an epoch of so many steps."""
-        of_validation = len(self.validation) / max(1, self.passes)
-        return steps * _typical(self.training) + of_validation * _typical(self.validation)
+    def seconds(self, method: str, epochs: int) -> float:
+        """How long a trial of so many epochs is thought to take."""
+        return _BEGINNING * self.correction + min(epochs, MOST_EPOCHS[method]) * self.epoch
+
+    def learn(self, method: str, epochs: int, *, took: float) -> None:
+        """Takes in how long a trial took."""
+        self.correction *= took / self.seconds(method, epochs)
 
 
-def _typical(seconds: Sequence[float]) -> float:
-    return statistics.median(seconds[1:] or seconds or [0.0])
-
-
-class _Stopwatch(keras.callbacks.Callback):
-    """Times the first steps of every stage, then ends it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stages: list[_Seen] = []
-
-    def on_train_begin(self, logs=None):
-        self.stages.append(_Seen())
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._last = time.perf_counter()
-
-    def on_train_batch_end(self, batch, logs=None):
-        training = self.stages[-1].training
-        training.append(self._since_last())
-        if len(training) >= _STEPS:
-            self.model.stop_training = True
-
-    def on_test_begin(self, logs=None):
-        self._last = time.perf_counter()
-        self.stages[-1].passes += 1
-
-    def on_test_batch_end(self, batch, logs=None):
-        self.stages[-1].validation.append(self._since_last())
-
-    def _since_last(self) -> float:
-        # From end to end, so that the wait for a batch is in it.
-        before, self._last = self._last, time.perf_counter()
-        return self._last - before
+def seconds_forward(model: keras.Model, splits: Splits) -> float:
+    """How long a forward pass takes for one training example, measured."""
+    count = min(splits.batch_size, len(splits.train))
+    batch = next(iter(splits.view(splits.train, model, epoch=None, batch_size=count)))
+    with hub.taking_packed_inputs(model):
+        model.predict_on_batch(batch)
+        begun = time.perf_counter()
+        model.predict_on_batch(batch)
+    return (time.perf_counter() - begun) / count

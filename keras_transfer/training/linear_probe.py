@@ -46,9 +46,9 @@ def start_from_probe(
     features = np.asarray(InputsOf(model, dense).predict(batches, verbose=0), "float64")
     labels = splits.train.labels[splits.evaluation_order(splits.train, model)]
     if len(labels) > MOST_EXAMPLES:
-        chosen = _some(labels, MOST_EXAMPLES, seed)
+        chosen = some_of_each(labels, MOST_EXAMPLES, seed)
         features, labels = features[chosen], labels[chosen]
-    scale = np.sqrt(np.mean(features**2)) or 1.0
+    scale = _scale(features)
     weights = dict(class_weight) if class_weight else None
     # Beside the threads of a backend those of BLAS wait for each other: ten times the time, for matrices this small.
     with threadpool_limits(1, user_api="blas"):
@@ -62,13 +62,98 @@ def start_from_probe(
     dense.bias.assign(bias.astype("float32"))
 
 
-def _some(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+def predictions(features: np.ndarray, labels: np.ndarray, others: np.ndarray, *, classes: int, seed: int) -> np.ndarray:
+    """What a linear probe on some examples says of others.
+
+    Args:
+        features: of the examples that it is fitted to, shape (examples, numbers).
+        labels: their class numbers, shape (examples,).
+        others: features of the examples that it is asked about, shape (others, numbers).
+        classes: how many there are.
+        seed: of how the strength is chosen.
+
+    Returns:
+        Probabilities, float64 of shape (others, classes); 0 for a class that it was not fitted to.
+
+    Example:
+
+    >>> features, labels = np.array([[-2.0], [-1.0], [1.0], [2.0]] * 4), np.array([0, 0, 2, 2] * 4)
+    >>> predictions(features, labels, np.array([[-3.0], [3.0]]), classes=3, seed=0).argmax(axis=1).tolist()
+    [0, 2]
+    """
+    from threadpoolctl import threadpool_limits
+
+    count = len(features)
+    with threadpool_limits(1, user_api="blas"):
+        rotated = _about_zero(np.concatenate([features, others]), _scale(features))
+        strength = _strength(rotated[:count], labels, None, seed)
+        return _said(rotated[:count], labels, rotated[count:], strength, classes)
+
+
+def out_of_fold(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, seed: int) -> np.ndarray:
+    """What linear probes say of examples that they have not been fitted to.
+
+    Each fold is judged by a probe on all others, as strongly regularised as a probe on everything would be.
+
+    Args:
+        features: shape (examples, numbers).
+        labels: class numbers, shape (examples,).
+        folds: the number of each example's fold, shape (examples,).
+        seed: of how the strength is chosen.
+
+    Returns:
+        Probabilities, float64 of shape (examples, classes); 0 for a class that is in one fold only.
+
+    Example:
+
+    >>> features, labels = np.array([[-2.0], [-1.0], [1.0], [2.0]] * 4), np.array([0, 0, 1, 1] * 4)
+    >>> found = out_of_fold(features, labels, np.arange(16) // 4, seed=0)
+    >>> found.shape, bool(np.all(found.argmax(axis=1) == labels))
+    ((16, 2), True)
+    """
+    from threadpoolctl import threadpool_limits
+
+    found = np.zeros((len(labels), int(labels.max()) + 1))
+    with threadpool_limits(1, user_api="blas"):
+        rotated = _about_zero(features, _scale(features))
+        strength = _strength(rotated, labels, None, seed)
+        for fold in np.unique(folds):
+            fitted, judged = folds != fold, folds == fold
+            found[judged] = _said(rotated[fitted], labels[fitted], rotated[judged], strength, found.shape[1])
+    return found
+
+
+def _said(features: np.ndarray, labels: np.ndarray, others: np.ndarray, strength: float, classes: int) -> np.ndarray:
+    """Probabilities that a probe of some strength gives to others than it was fitted to."""
+    from sklearn.linear_model import LogisticRegression
+
+    found, known = np.zeros((len(others), classes)), np.unique(labels)
+    if len(known) == 1:  # there is nothing to be fitted
+        found[:, known[0]] = 1.0
+        return found
+    probe = LogisticRegression(C=strength, max_iter=1000).fit(features, labels)
+    found[:, known] = probe.predict_proba(others)
+    return found
+
+
+def _about_zero(features: np.ndarray, scale: float) -> np.ndarray:
+    """The features at scale 1, rotated, their mean taken away: the same probe, for its bias is free, found sooner."""
+    features = np.asarray(features, "float64") / scale
+    return _rotated(features - features.mean(axis=0))[0]
+
+
+def _scale(features: np.ndarray) -> float:
+    """The root of the mean square."""
+    return float(np.sqrt(np.mean(np.square(features, dtype="float64")))) or 1.0
+
+
+def some_of_each(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """The numbers of `count` examples drawn at random, at least one of each class.
 
     Example:
 
     >>> labels = np.array([0] * 99 + [1])
-    >>> labels[_some(labels, 2, seed=0)].tolist()
+    >>> labels[some_of_each(labels, 2, seed=0)].tolist()
     [0, 1]
     """
     drawn = np.random.default_rng(seed).permutation(len(labels))
@@ -101,7 +186,7 @@ def _strength(features: np.ndarray, labels: np.ndarray, weights: dict[int, float
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
-    chosen = _some(labels, MOST_TO_CHOOSE_ON, seed)
+    chosen = some_of_each(labels, MOST_TO_CHOOSE_ON, seed)
     features, labels = _rotated(features[chosen])[0], labels[chosen]
     parts = min(PARTS, int(np.unique(labels, return_counts=True)[1].min()))
     if parts < 2:

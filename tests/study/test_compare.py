@@ -10,7 +10,7 @@ from bodies import dark_and_light, residual_body
 import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.study import compare as module
-from keras_transfer.study import pace, ways
+from keras_transfer.study import rehearsal, ways
 from keras_transfer.study.memory import watched
 
 
@@ -120,9 +120,9 @@ def paces(monkeypatch):
 
     def rehearsed(model, splits, plan, **options):
         timed.append(plan.name)
-        return [pace.Pace(0.0, 1.0 if stage.train == "head" else 10.0) for stage in plan]
+        return [rehearsal.Pace(0.0, 1.0 if stage.train == "head" else 10.0) for stage in plan]
 
-    monkeypatch.setattr(pace, "rehearsed", rehearsed)
+    monkeypatch.setattr(rehearsal, "rehearsed", rehearsed)
     return timed
 
 
@@ -162,10 +162,10 @@ def test_a_few_steps_tell_how_long_an_epoch_takes(splits, monkeypatch):
     monkeypatch.setattr(type(splits), "training_batches", lambda *a, **o: slow(*a, **o))
     model = build()
     plan = kt.Plan([kt.Stage("all", 30)])
-    (found,) = pace.rehearsed(model, splits, plan, seed=0, fit_options={"cache": "off"})
+    (found,) = rehearsal.rehearsed(model, splits, plan, seed=0, fit_options={"cache": "off"})
     steps = splits.steps_per_epoch(model)
     assert 0.05 * steps < found.epoch < 0.05 * steps + 1.0
-    assert pace.epochs_within(plan, [found], found.once + 7.5 * found.epoch) == 7
+    assert rehearsal.epochs_within(plan, [found], found.once + 7.5 * found.epoch) == 7
 
 
 def test_a_run_that_fails_is_kept_with_its_reason(splits, capsys):

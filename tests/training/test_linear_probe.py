@@ -78,10 +78,10 @@ def test_a_head_that_is_not_linear_is_refused():
 
 def test_a_rare_class_is_among_the_examples_that_are_taken():
     labels = np.array([0] * 5000 + [1] * 5000 + [2])
-    chosen = linear_probe._some(labels, 100, seed=0)
+    chosen = linear_probe.some_of_each(labels, 100, seed=0)
     assert len(set(chosen.tolist())) == 100
     assert set(labels[chosen].tolist()) == {0, 1, 2}
-    np.testing.assert_array_equal(chosen, linear_probe._some(labels, 100, seed=0))
+    np.testing.assert_array_equal(chosen, linear_probe.some_of_each(labels, 100, seed=0))
 
 
 def test_labels_that_say_nothing_are_followed_less_than_labels_that_do():
@@ -95,3 +95,15 @@ def test_labels_that_say_nothing_are_followed_less_than_labels_that_do():
 def test_a_class_with_a_single_example_cannot_be_held_out():
     features, labels = np.random.default_rng(0).normal(size=(9, 3)), np.array([0] * 8 + [1])
     assert linear_probe._strength(features, labels, None, seed=0) == 0.03
+
+
+def test_what_is_held_out_is_judged_by_a_probe_that_has_not_seen_it():
+    generator = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    features = generator.normal(size=(40, 5)) + labels[:, None]
+    folds = np.arange(40) // 10
+    found = linear_probe.out_of_fold(features, labels, folds, seed=0)
+    scaled = features / np.sqrt(np.mean(features**2))
+    strength = _best_strength(scaled, labels)
+    probe = LogisticRegression(C=strength, max_iter=1000).fit(scaled[folds != 2], labels[folds != 2])
+    np.testing.assert_allclose(found[folds == 2], probe.predict_proba(scaled[folds == 2]), atol=1e-3)

@@ -1,0 +1,132 @@
+"""What `advise` answers: a body and a method, by how much, on what evidence, and what to run next."""
+
+import dataclasses
+import textwrap
+
+import numpy as np
+
+from keras_transfer.evaluation.formatting import LINE_WIDTH, duration, percent, table
+from keras_transfer.study.evidence import Evidence
+from keras_transfer.study.pitfalls import Pitfalls
+from keras_transfer.study.prospects import Margin, Prospect
+from keras_transfer.study.rules import Rule
+from keras_transfer.study.trials import Trial
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Advice:
+    """A body and a method for a task, and what speaks for them. `print` it.
+
+    Attributes:
+        body: the name of the candidate that is recommended.
+        method: `"feature_extraction"`, `"staged_fine_tuning"` or `"lora"`.
+        code: the line to run next, with `splits` (and `backbones`) as they were given.
+        body_margin: by how much the body leads the next one; `None` where there is no other.
+        method_margin: by how much the method leads the next one on this body; `None` where it was not tried.
+        prospects: every body by every method, the best first.
+        evidence: what the frozen features are worth, the best first.
+        rules: what the flow chart says of the body.
+        trials: the short fits.
+        pitfalls: what is the matter with the data; `None` where the minutes did not allow to look.
+        not_reached: what else the minutes did not allow.
+        examples: labelled examples that the evidence comes from.
+        seconds: how long all of it took.
+        minutes: how long it was allowed to take.
+
+    Example:
+
+    >>> import keras_transfer as kt
+    >>> digits = kt.data.digits(classes=[0, 1], per_class=20, batch_size=8)
+    >>> small = kt.image_classifier("MobileNet", digits.classes, weights=None, image_size=32, alpha=0.25)
+    >>> found = kt.advise(digits, {"small": small}, minutes=0.05, verbose=False)
+    >>> found.order, found.is_clear, len(found.rules)
+    (('small',), False, 4)
+    """
+
+    body: str
+    method: str
+    code: str
+    body_margin: Margin | None
+    method_margin: Margin | None
+    prospects: tuple[Prospect, ...]
+    evidence: tuple[Evidence, ...]
+    rules: tuple[Rule, ...]
+    trials: tuple[Trial, ...]
+    pitfalls: Pitfalls | None
+    not_reached: tuple[str, ...]
+    examples: int
+    seconds: float
+    minutes: float
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The candidates, the best prospect first."""
+        return tuple(dict.fromkeys(one.body for one in self.prospects))
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether body and method are both better than the next best beyond the noise."""
+        margins = [self.method_margin] + ([self.body_margin] if len(self.evidence) > 1 else [])
+        return all(margin is not None and margin.is_clear for margin in margins)
+
+    def __str__(self) -> str:
+        parts = [
+            self._headline(),
+            f"next:\n  {self.code}",
+            "\n".join(["frozen features, on train and validation, cross-validated:", *self._evidence_table()]),
+            "\n".join([f"the flow chart says of {self.body}:", *map(_bullet, self.rules)]),
+        ]
+        if self.trials:
+            heading = "tried, on examples that were held out of train and validation, beside the frozen body:"
+            parts.insert(3, "\n".join([heading, *self._trial_table()]))
+        parts += [str(self.pitfalls)] if self.pitfalls else []
+        if self.not_reached:
+            parts.append("\n".join(["not reached:", *map(_bullet, self.not_reached)]))
+        parts.append(f"{duration(self.seconds)} of {self.minutes:g} minutes; the test split had no say in the advice")
+        return "\n\n".join(parts)
+
+    def _headline(self) -> str:
+        margins = [margin for margin in (self.body_margin, self.method_margin) if margin]
+        said = f"{self.method} of {self.body}"
+        if margins and not any(margin.is_clear for margin in margins):
+            first = f"No difference beyond noise: {said} came out best."
+            first += " Whichever is cheaper will do as far as these data can tell."
+        else:
+            first = f"Recommended: {said}."
+        return "\n".join([_filled(first), *map(_bullet, [self._of_body(), self._of_method()])])
+
+    def _of_body(self) -> str:
+        return f"the body: {self.body_margin or 'there was no other to compare it with'}"
+
+    def _of_method(self) -> str:
+        return f"the method: {self.method_margin or 'this is what the flow chart says; it was not tried'}"
+
+    def _evidence_table(self) -> list[str]:
+        rows = [("body", "parameters", "probe", "95 % interval", "log loss", "5 nearest", "LogME", "seconds")]
+        for row in self.evidence:
+            worth, (low, high) = row.measures, row.measures.interval
+            rows.append((
+                row.body, f"{row.parameters:,}", percent(worth.accuracy),
+                f"{percent(low)} to {percent(high)}", f"{worth.log_loss:.3f}",
+                percent(worth.neighbours), f"{worth.log_me:+.3f}", f"{row.seconds:.1f}",
+            ))  # fmt: skip
+        return [f"  {line}" for line in table(rows)]
+
+    def _trial_table(self) -> list[str]:
+        rows = [("body", "method", "rounds", "epochs", "accuracy", "frozen", "of", "seconds")]
+        for body, method in dict.fromkeys((trial.body, trial.method) for trial in self.trials):
+            own = [trial for trial in self.trials if (trial.body, trial.method) == (body, method)]
+            right, frozen = (np.concatenate([getattr(t, name) for t in own]) for name in ("right", "probe_right"))
+            epochs = "/".join(dict.fromkeys(str(trial.epochs) for trial in own))
+            accuracies = percent(float(right.mean())), percent(float(frozen.mean()))
+            seconds = sum(trial.seconds for trial in own)
+            rows.append((body, method, str(len(own)), epochs, *accuracies, str(len(right)), f"{seconds:.1f}"))
+        return [f"  {line}" for line in table(rows, words=(0, 1))]
+
+
+def _bullet(item: object) -> str:
+    return textwrap.fill(str(item), LINE_WIDTH, initial_indent="  - ", subsequent_indent="    ")
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, LINE_WIDTH)

@@ -1,0 +1,230 @@
+"""`advise`: which body and which method, from the data at hand, in minutes."""
+
+import dataclasses
+import gc
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+from keras_transfer.data.splits import Splits
+from keras_transfer.errors import explain
+from keras_transfer.evaluation.formatting import percent
+from keras_transfer.study import folds, prospects
+from keras_transfer.study.advice import Advice
+from keras_transfer.study.candidates import candidates
+from keras_transfer.study.evidence import Built, Frozen, built, frozen
+from keras_transfer.study.pace import FEWEST_EPOCHS, MOST_EPOCHS, Clock
+from keras_transfer.study.pitfalls import Pitfalls, pitfalls
+from keras_transfer.study.rules import METHODS, Rule, rules
+from keras_transfer.study.trials import Trial, run_trial
+
+# More examples than this change no order of bodies, and take the minutes that the trials need; fewer are not worth it.
+MOST_EXAMPLES, FEWEST_EXAMPLES = 4_000, 200
+# So many bodies are tried at most.
+MOST_TRIED = 3
+# Features of all bodies may take so much of the minutes, and mirrored pictures so much of what is left then.
+FEATURES_SHARE, MIRRORED_SHARE = 0.4, 0.25
+
+
+def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 0, verbose: bool = True) -> Advice:
+    """Which body to take and how to adapt it, by evidence from the data at hand.
+
+    It begins with the flow chart of the courses, as rules that say what they go by. Then it asks the data: every body's
+    features are computed once and kept, and judged by a linear probe under cross-validation, nearest neighbours and
+    LogME. Bodies that are not clearly worse than the best are then fitted by the methods in question (staged
+    fine-tuning, LoRA on transformers) beside a linear probe, for the same epochs and on the same examples, as often as
+    the minutes allow. A gain over few examples is believed in part only. Everything that decides is measured on train
+    and validation: the test split is looked at for near-duplicates and for being unlike, and has no say in the advice.
+
+    Args:
+        splits: labelled pictures or texts, from `kt.data`.
+        backbones: the candidates: names as `kt.image_classifier` and `kt.text_classifier` take them, functions from
+            splits to a model, or models; a sequence, or a mapping of names to these. A model of your own is put
+            back as it was.
+        minutes: what it may take. The clock is looked at before each part and at each step of training; what was not
+            reached is said.
+        seed: of the folds, the trials, and what is random in the candidates.
+        verbose: whether to say what is going on.
+
+    Returns:
+        The `kt.Advice`: print it.
+
+    Raises:
+        ValueError: for data without labels, candidates of no known kind, or models of other classes.
+
+    Example:
+
+    >>> import keras_transfer as kt
+    >>> digits = kt.data.digits(classes=[0, 1], per_class=20, batch_size=8)
+    >>> def small(splits):
+    ...     return kt.image_classifier("MobileNet", splits.classes, weights=None, image_size=32, alpha=0.25)
+    >>> found = kt.advise(digits, [small], minutes=0.05, verbose=False)
+    >>> found.body, found.code.split("(")[0]
+    ('small', 'run = kt.fit')
+    """
+    _check(splits, minutes)
+    study = _Study(Clock(minutes), seed, verbose)
+    models = [built(candidate, splits) for candidate in candidates(splits, backbones, seed=seed)]
+    some = study.sampled(splits, models)
+    bodies = study.features(models, some)
+    found = study.pitfalls(bodies[0], some)
+    charts = {body.name: study.chart(body, some) for body in bodies}
+    return study.answer(bodies, charts, study.trials(bodies, some), found)
+
+
+def _check(splits: Splits, minutes: float) -> None:
+    if not isinstance(splits, Splits) or not splits.classes:
+        raise ValueError(
+            explain(
+                "`splits` are no labelled data.",
+                given=type(splits).__name__,
+                expected="pictures or texts with labels, from kt.data.images or kt.data.texts",
+            )
+        )
+    if not isinstance(minutes, numbers.Real) or not 0 < minutes < math.inf:
+        raise ValueError(explain("`minutes` is no time.", given=repr(minutes), expected="a number above 0"))
+
+
+@dataclasses.dataclass
+class _Study:
+    """What the steps of one `advise` have in common.
+
+    Attributes:
+        clock: the minutes.
+        seed: of everything random.
+        verbose: whether to say what is going on.
+        not_reached: what the minutes did not allow.
+    """
+
+    clock: Clock
+    seed: int
+    verbose: bool
+    not_reached: list[str] = dataclasses.field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        """Says what is going on."""
+        if self.verbose:
+            print(text, flush=True)
+
+    def sampled(self, splits: Splits, models: Sequence[Built]) -> Splits:
+        """So many examples of each split that the features of all bodies fit into their share of the minutes."""
+        each = sum(model.forward for model in models) * (1 + (splits.validation is not None))
+        fit_in = int(FEATURES_SHARE * self.clock.seconds / each)
+        some = folds.sampled(splits, min(MOST_EXAMPLES, max(FEWEST_EXAMPLES, fit_in)), seed=self.seed)
+        for split, of_all in zip(some.all, splits.all, strict=True):
+            if len(split) < len(of_all):
+                self.not_reached.append(f"all of {split.name}: {len(split):,} of {len(of_all):,} examples were used")
+        return some
+
+    def features(self, models: list[Built], splits: Splits) -> list[Frozen]:
+        """What is known of each body from its features, the best first; models are let go of one by one."""
+        found = []
+        while models:
+            model = models.pop(0)
+            if found and self.clock.left <= 0:
+                self.not_reached.append(f"the features of {model.candidate.name}")
+                continue
+            body = frozen(model, splits, seed=self.seed)
+            found.append(body)
+            self.say(f"{body.name}: linear probe {percent(body.evidence.measures.accuracy)} under cross-validation")
+            del model
+            gc.collect()
+        return sorted(found, key=lambda one: (-one.evidence.measures.accuracy, one.evidence.measures.log_loss))
+
+    def pitfalls(self, body: Frozen, splits: Splits) -> Pitfalls | None:
+        """What is the matter with the data, as far as there is time to look."""
+        once = body.pace.forward * sum(map(len, splits.all))
+        if once > self.clock.left:
+            self.not_reached.append("the pitfalls in the data: kt.pitfalls(splits, model) looks for them")
+            return None
+        flips = 2 * once < MIRRORED_SHARE * self.clock.left
+        if not flips:
+            self.not_reached.append("near-duplicates that are mirrored")
+        self.say("looking for pitfalls in the data")
+        return pitfalls(splits, body.candidate.model(), flips=flips, seed=self.seed)
+
+    def chart(self, body: Frozen, splits: Splits) -> list[Rule]:
+        """What the flow chart says of a body on these data."""
+        chance_level = max(splits.train.counts.values()) / len(splits.train)
+        nearness = (body.evidence.measures.neighbours - chance_level) / (1 - chance_level)
+        return rules(
+            per_class=len(splits.train) / len(splits.classes),
+            nearness=max(0.0, nearness),
+            parameters=body.evidence.parameters,
+            is_transformer=METHODS[2] in body.evidence.methods,
+            epochs_in_time=max(0.0, self.clock.left) / body.pace.epoch,
+        )
+
+    def trials(self, bodies: Sequence[Frozen], splits: Splits) -> list[Trial]:
+        """Short fits of what is in question, round after round, until the minutes are over or the answer is clear."""
+        in_question, epochs = self._in_question(bodies)
+        done: list[Trial] = []
+        for number in range(folds.rounds(splits) if in_question else 0):
+            expected = sum(body.pace.seconds(method, epochs) for body, method in in_question)
+            if number and (self.clock.left < 1.1 * expected or _is_clear(done, in_question)):
+                break
+            for body, method in in_question:
+                trial = self._trial(body, splits, method, number, epochs)
+                if trial is None:
+                    self.not_reached.append(f"{method} of {body.name}, round {number + 1}")
+                    return done
+                done.append(trial)
+        return done
+
+    def _in_question(self, bodies: Sequence[Frozen]) -> tuple[list[tuple[Frozen, str]], int]:
+        """What is to be tried, for how many epochs: the weakest bodies are left out before epochs become too few."""
+        best = bodies[0].evidence.measures
+        near = [body for body in bodies if best.lead_over(body.evidence.measures).low <= 0][:MOST_TRIED]
+        while near:
+            pairs = [(body, method) for body in near for method in body.evidence.methods[1:]]
+            for epochs in range(max(MOST_EPOCHS.values()), FEWEST_EPOCHS - 1, -1):
+                if sum(body.pace.seconds(method, epochs) for body, method in pairs) < 0.9 * self.clock.left:
+                    return pairs, epochs
+            left_out = near.pop().name
+            self.not_reached.append(f"trials of {left_out}: the minutes do not allow {FEWEST_EPOCHS} epochs of it")
+        return [], 0
+
+    def _trial(self, body: Frozen, splits: Splits, method: str, number: int, epochs: int) -> Trial | None:
+        if self.clock.left <= 0:
+            return None
+        trial = run_trial(body, splits, method, number, epochs=epochs, clock=self.clock, seed=self.seed)
+        if trial:
+            body.pace.learn(method, epochs, took=trial.seconds)
+            beside = percent(float(trial.probe_right.mean()))
+            self.say(f"{method} of {body.name}: {percent(trial.accuracy)} of {len(trial.right)}, frozen {beside}")
+        return trial
+
+    def answer(
+        self,
+        bodies: Sequence[Frozen],
+        charts: dict[str, list[Rule]],
+        trials: Sequence[Trial],
+        found: Pitfalls | None,
+    ) -> Advice:
+        """The advice that follows."""
+        evidence = [body.evidence for body in bodies]
+        ranked = prospects.prospects(evidence, trials, charts)
+        best = ranked[0]
+        code = {body.name: body.candidate.code for body in bodies}[best.body]
+        return Advice(
+            body=best.body,
+            method=best.method,
+            code=f"run = kt.fit(model := {code}, splits, kt.{best.method}(model))",
+            body_margin=prospects.body_margin(ranked, evidence),
+            method_margin=prospects.method_margin(ranked, trials),
+            prospects=tuple(ranked),
+            evidence=tuple(evidence),
+            rules=tuple(charts[best.body]),
+            trials=tuple(trials),
+            pitfalls=found,
+            not_reached=tuple(self.not_reached),
+            examples=len(bodies[0].labels),
+            seconds=self.clock.spent,
+            minutes=self.clock.seconds / 60,
+        )
+
+
+def _is_clear(trials: Sequence[Trial], in_question: Sequence[tuple[Frozen, str]]) -> bool:
+    """Whether every method that is in question is better or worse than the frozen body beyond the noise."""
+    return all(prospects.measured_gain(trials, body.name, method).is_clear for body, method in in_question)

@@ -1,0 +1,173 @@
+"""What each body is expected to come to by each method, and by how much the best of them leads."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from keras_transfer.study import intervals
+from keras_transfer.study.evidence import Evidence
+from keras_transfer.study.intervals import Difference
+from keras_transfer.study.rules import METHODS, Rule, leaning
+from keras_transfer.study.trials import Trial
+
+# What a method is thought to gain over a frozen body before it is tried: a point, if the flow chart points to it. Give
+# or take three that all bodies have in common, since it is the task that asks for it, and two of each body's own: on
+# small picture sets nearly all gains lay within twice that. A trial on few examples is believed in part, by its noise.
+LEAD, SPREAD, OWN_SPREAD = 0.01, 0.03, 0.02
+# A 95 % interval is so many standard errors wide.
+_INTERVAL = 2 * 1.96
+
+
+@dataclasses.dataclass(frozen=True)
+class Prospect:
+    """What a body is expected to come to by a method.
+
+    Attributes:
+        body: the candidate's name.
+        method: the way to adapt it.
+        accuracy: of its linear probe under cross-validation, and the gain that is expected over that.
+        gain: what was measured of that gain in trials; `None` where there was none.
+    """
+
+    body: str
+    method: str
+    accuracy: float
+    gain: Difference | None
+
+    @property
+    def was_tried(self) -> bool:
+        """Whether it has been measured: the frozen body has, as a linear probe."""
+        return self.gain is not None or self.method == METHODS[0]
+
+    def __str__(self) -> str:
+        return f"{self.method} of {self.body}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Margin:
+    """By how much what is recommended leads.
+
+    Attributes:
+        over: the next best.
+        difference: how much more accurate, with its interval.
+    """
+
+    over: str
+    difference: Difference
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it is better beyond the noise."""
+        return self.difference.low > 0
+
+    def __str__(self) -> str:
+        if self.is_clear:
+            return f"{self.difference} better than {self.over}"
+        return (
+            f"no difference beyond noise, {self.difference} beside {self.over}, on {self.difference.examples} examples"
+        )
+
+
+def prospects(
+    evidence: Sequence[Evidence], trials: Sequence[Trial], charts: Mapping[str, Sequence[Rule]]
+) -> list[Prospect]:
+    """Every body by every method that it allows, the best first; of equals the one that trains less.
+
+    Args:
+        evidence: what the frozen features are worth.
+        trials: the short fits.
+        charts: what the flow chart says of each body.
+    """
+    found = [Prospect(row.body, METHODS[0], row.measures.accuracy, None) for row in evidence]
+    for method in METHODS[1:]:
+        rows = [row for row in evidence if method in row.methods]
+        measured = [measured_gain(trials, row.body, method) for row in rows]
+        thought = [_thought(method, charts[row.body]) for row in rows]
+        expected = expected_gains(thought, measured)
+        found += [
+            Prospect(row.body, method, row.measures.accuracy + gain, of_trials)
+            for row, gain, of_trials in zip(rows, expected, measured, strict=True)
+        ]
+    parameters = {row.body: row.parameters for row in evidence}
+    return sorted(found, key=lambda one: (-one.accuracy, METHODS.index(one.method), parameters[one.body]))
+
+
+def _thought(method: str, chart: Sequence[Rule]) -> float:
+    """The gain of a method before anything is tried."""
+    points_to = leaning(chart)
+    return LEAD if points_to == method else -LEAD if points_to == METHODS[0] else 0.0
+
+
+def expected_gains(thought: Sequence[float], measured: Sequence[Difference | None]) -> np.ndarray:
+    """What a method is expected to gain on each body, from what was thought and what was measured on some of them.
+
+    A trial speaks for its body, and in part for the others: the mean of a normal distribution whose variables have a
+    part in common, given some of them with noise.
+
+    Args:
+        thought: the gain on each body before anything was tried.
+        measured: the gain on each that was tried, `None` for the others.
+
+    Example:
+
+    >>> sure = Difference(0.05, 0.04, 0.06, 1000)
+    >>> expected_gains([0.0, 0.0], [sure, None]).round(3).tolist()
+    [0.049, 0.034]
+    >>> expected_gains([0.0, 0.0], [Difference(0.05, -0.05, 0.15, 30), None]).round(3).tolist()
+    [0.017, 0.012]
+    """
+    expected = np.array(thought, "float64")
+    tried = [place for place, gain in enumerate(measured) if gain is not None]
+    if not tried:
+        return expected
+    covariance = SPREAD**2 + OWN_SPREAD**2 * np.eye(len(expected))
+    surprise = np.array([measured[place].value for place in tried]) - expected[tried]
+    noise = np.array([(measured[place].high - measured[place].low) / _INTERVAL for place in tried])
+    return expected + covariance[:, tried] @ np.linalg.solve(
+        covariance[np.ix_(tried, tried)] + np.diag(noise**2), surprise
+    )
+
+
+def measured_gain(trials: Sequence[Trial], body: str, method: str) -> Difference | None:
+    """What a method gained over the frozen body, on the examples of all its rounds; `None` where it was not tried."""
+    own = [trial for trial in trials if (trial.body, trial.method) == (body, method)]
+    if not own:
+        return None
+    return intervals.of_difference(_joined(own, "right"), _joined(own, "probe_right"))
+
+
+def body_margin(ranked: Sequence[Prospect], evidence: Sequence[Evidence]) -> Margin | None:
+    """By how much the best prospect's body leads the best one of another body; `None` where there is no other."""
+    best = ranked[0]
+    other = next((one for one in ranked if one.body != best.body), None)
+    if other is None:
+        return None
+    measures = {row.body: row.measures for row in evidence}
+    difference = measures[best.body].lead_over(measures[other.body])
+    difference = difference + best.gain if best.gain else difference
+    return Margin(str(other), difference + -other.gain if other.gain else difference)
+
+
+def method_margin(ranked: Sequence[Prospect], trials: Sequence[Trial]) -> Margin | None:
+    """By how much the best prospect's method leads the next on its body; `None` where they were not both measured."""
+    best = ranked[0]
+    other = next((one for one in ranked[1:] if one.body == best.body and one.was_tried), None)
+    if other is None or not best.was_tried:
+        return None
+    own = {method: [t for t in trials if (t.body, t.method) == (best.body, method)] for method in METHODS}
+    rounds = set.intersection(*({t.round for t in own[one.method]} for one in (best, other) if one.gain))
+    right = [_right(own, one, rounds) for one in (best, other)]
+    return Margin(other.method, intervals.of_difference(*right))
+
+
+def _right(own: Mapping[str, Sequence[Trial]], one: Prospect, rounds: set[int]) -> np.ndarray:
+    """Whether a prospect was right about each example that judged some rounds."""
+    if one.gain:
+        return _joined([trial for trial in own[one.method] if trial.round in rounds], "right")
+    beside = next(trials for trials in own.values() if rounds <= {trial.round for trial in trials})
+    return _joined([trial for trial in beside if trial.round in rounds], "probe_right")
+
+
+def _joined(trials: Sequence[Trial], attribute: str) -> np.ndarray:
+    return np.concatenate([getattr(trial, attribute) for trial in sorted(trials, key=lambda trial: trial.round)])

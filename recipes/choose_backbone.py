@@ -1,0 +1,90 @@
+"""Which pretrained body to take for a task, and how to adapt it: asked of the data, answered in minutes.
+
+    python recipes/choose_backbone.py
+
+Needs no download: two small MobileNets learn other tasks first, one six of the ten handwritten digits and one whether a
+picture is upside down; with one that has learnt nothing they are the candidates for the other four digits, ten labelled
+pictures of each.
+
+    python recipes/choose_backbone.py --data tf_flowers --backbones MobileNetV2 EfficientNetV2B0 ResNet50V2
+
+is the real thing: ImageNet weights, any TFDS name or folder of pictures.
+"""
+
+import keras
+import numpy as np
+import tyro
+
+import keras_transfer as kt
+
+SIZE = 48  # pixels; the digits have 8 by 8, which a MobileNet halves five times
+
+
+def main(
+    data: str = "digits",
+    backbones: tuple[str, ...] = ("MobileNetV2", "EfficientNetV2B0"),
+    minutes: float = 5.0,
+    batch_size: int = 32,
+    seed: int = 0,
+    plots: str | None = None,
+) -> None:
+    """Compares `backbones` on `data`, and says which to take and what to run.
+
+    Args:
+        data: "digits", a TFDS name or a folder of pictures.
+        backbones: models of keras.applications; the digits have candidates of their own.
+        minutes: what it may take.
+        batch_size: pictures per step.
+        seed: of everything random.
+        plots: a folder for the pictures of near-duplicates and of labels that look wrong.
+    """
+    if data == "digits":
+        splits = kt.data.digits(classes=range(6, 10), per_class=10, batch_size=8, seed=seed)
+        found = kt.advise(splits, digit_bodies(seed), minutes=minutes, seed=seed)
+    else:
+        splits = kt.data.images(data, batch_size=batch_size, seed=seed)
+        found = kt.advise(splits, list(backbones), minutes=minutes, seed=seed)
+    print(f"\n{found}")
+    if plots:
+        print("pictures:", *found.pitfalls.plot(plots))
+
+
+def digit_bodies(seed: int) -> dict:
+    """Three bodies of one kind that have learnt different things, as functions from splits to a model."""
+    upright = kt.data.digits(classes=range(6), batch_size=64, seed=seed)
+    pictures = np.array([upright.train.examples.picture(number) for number in range(len(upright.train))])
+    turned = np.arange(len(pictures)) % 2
+    pictures = np.where(turned[:, None, None, None] == 1, pictures[:, ::-1], pictures)
+    sources = {
+        "six digits": upright,
+        "upside down": kt.data.images((pictures, turned), batch_size=64, augment="none", seed=seed),
+        "nothing": None,
+    }
+    return {name: carried(learnt(source, seed)) for name, source in sources.items()}
+
+
+def learnt(source, seed: int) -> keras.Model:
+    """A small MobileNet that has been trained from scratch on a source, or not at all."""
+    keras.utils.set_random_seed(seed)
+    classes = source.classes if source else 2
+    teacher = kt.image_classifier("MobileNet", classes, weights=None, image_size=SIZE, alpha=0.25)
+    if source:
+        plan = kt.from_scratch(teacher, epochs=12, learning_rate=3e-3)
+        run = kt.fit(teacher, source, plan, seed=seed, verbose=False)
+        print(f"a body has learnt {len(classes)} classes, accuracy {run.report.accuracy:.3f}", flush=True)
+    return teacher.get_layer("MobileNet")
+
+
+def carried(body: keras.Model):
+    """From splits to a model on this body, its weights as they were learnt."""
+    weights = body.get_weights()
+
+    def model(splits) -> keras.Model:
+        body.set_weights(weights)
+        return kt.image_classifier(body, splits.classes, preprocessing="tf")
+
+    return model
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

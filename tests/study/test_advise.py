@@ -1,0 +1,322 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from bodies import dark_and_light, residual_body
+from readers import text_classifier
+
+import keras_transfer as kt
+from keras_transfer import state
+from keras_transfer.adapters import attach
+from keras_transfer.study import folds
+from keras_transfer.study.advise import _Study
+from keras_transfer.study.candidates import candidates
+from keras_transfer.study.evidence import Evidence, built, frozen
+from keras_transfer.study.pace import Clock, Pace
+from keras_transfer.study.prospects import body_margin, method_margin, prospects
+from keras_transfer.study.rules import METHODS, leaning, rules
+from keras_transfer.study.transferability import Measures
+from keras_transfer.study.trials import Trial, run_trial
+
+
+def _body(seed, **options):
+    keras.utils.set_random_seed(seed)
+    return residual_body(**options)
+
+
+def _seeing(splits):
+    return kt.image_classifier(_body(0), splits.classes, preprocessing="tf")
+
+
+def _blind(splits):
+    """Its features are the same for every picture, but for noise."""
+    body = _body(1)
+    dull = keras.Model(body.input, keras.layers.Rescaling(0.0, offset=1.0)(body.output), name="dull")
+    return kt.image_classifier(dull, splits.classes, preprocessing="tf")
+
+
+@pytest.fixture(scope="module")
+def found():
+    splits = dark_and_light(60, batch_size=8, validation=0.25)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folds, "rounds", lambda splits: 1)
+        return kt.advise(splits, {"blind": _blind, "seeing": _seeing}, minutes=3.0, verbose=False)
+
+
+def test_the_better_body_is_first_and_is_recommended(found):
+    assert found.order == ("seeing", "blind")
+    assert found.body == "seeing"
+    assert found.evidence[0].measures.accuracy == 1.0
+    assert found.evidence[1].measures.accuracy <= 0.6
+    assert found.examples == 60
+    assert found.body_margin.is_clear
+    assert found.body_margin.over.endswith("of blind")
+
+
+def test_the_recommendation_runs_as_it_is_written(found):
+    splits = dark_and_light(60, batch_size=8, validation=0.25)
+    named = {"kt": kt, "splits": splits, "backbones": {"seeing": _seeing, "blind": _blind}}
+    method = f"kt.{found.method}(model)"
+    assert method in found.code
+    exec(found.code.replace(method, "kt.feature_extraction(model, epochs=1)"), named)
+    assert named["run"].report.accuracy > 0.9
+
+
+def test_what_is_equal_is_said_to_be(found):
+    assert {trial.body for trial in found.trials} == {"seeing"}
+    assert all(trial.accuracy == 1.0 for trial in found.trials)
+    assert found.method == "feature_extraction"
+    assert not found.is_clear
+    assert found.method_margin.difference.value == 0
+    assert str(found.method_margin).startswith("no difference beyond noise, +0.0 points")
+
+
+def test_the_answer_reads_well(found):
+    text = str(found)
+    assert max(map(len, text.splitlines())) <= 120
+    for part in ("next:\n", "the flow chart says", "frozen features", "pitfalls in the data", "of 3 minutes"):
+        assert part in text
+    assert {rule.about for rule in found.rules} == {"data", "similarity", "body", "budget"}
+
+
+def test_the_test_split_has_no_say():
+    splits = dark_and_light(40, batch_size=8, validation=0.25, test=0.2)
+    numbers = {split.name: set(split.digests) for split in splits.all}
+    judges = []
+    for number in range(folds.rounds(splits)):
+        divided = folds.divided(splits, folds.division(splits, number, seed=0))
+        parts = [set(split.digests) for split in divided.all]
+        assert not set.union(*parts) & numbers["test"]
+        assert sum(map(len, parts)) == len(splits.train) + len(splits.validation)
+        assert len(set.union(*parts)) == sum(map(len, parts))
+        judges.append(parts[2])
+    assert set.union(*judges) == numbers["train"] | numbers["validation"]
+
+
+def test_without_validation_parts_of_train_take_turns():
+    splits = dark_and_light(40, batch_size=8, validation=0)
+    judges = [folds.division(splits, number, seed=0).judged for number in range(folds.rounds(splits))]
+    assert len(judges) == 5
+    assert sorted(np.concatenate(judges).tolist()) == list(range(40))
+
+
+def test_a_handful_of_examples_is_not_divided():
+    assert folds.rounds(dark_and_light(12, batch_size=4, validation=0.25)) == 0
+
+
+def test_of_much_data_a_part_with_every_class_is_taken():
+    splits = dark_and_light(60, batch_size=8, validation=0.25)
+    some = folds.sampled(splits, 12, seed=0)
+    assert [len(split) for split in some.all] == [12, 12]
+    assert min(some.train.counts.values()) >= 1
+    assert set(some.train.digests) <= set(splits.train.digests)
+    assert folds.sampled(splits, 60, seed=0) is splits
+
+
+def test_when_the_minutes_are_over_it_says_what_was_not_reached():
+    splits = dark_and_light(40, batch_size=8, validation=0.25)
+    found = kt.advise(splits, {"seeing": _seeing, "blind": _blind}, minutes=0.001, verbose=False)
+    assert found.order == ("seeing",)
+    assert "the features of blind" in found.not_reached
+    assert found.pitfalls is None
+    assert not found.trials
+    assert "not reached:" in str(found)
+
+
+def _frozen(candidate, splits):
+    return frozen(built(candidate, splits), splits, seed=0)
+
+
+def test_a_trial_ends_with_the_minutes_and_a_model_of_ones_own_is_given_back():
+    splits = dark_and_light(40, batch_size=8, validation=0.25)
+    model = _seeing(splits)
+    before, optimizer = state.values(model), model.optimizer
+    (candidate,) = candidates(splits, {"mine": model}, seed=0)
+    body = _frozen(candidate, splits)
+    assert run_trial(body, splits, METHODS[1], 0, epochs=5, clock=Clock(0.0), seed=0) is None
+    assert all(map(np.array_equal, state.values(model), before))
+    assert model.optimizer is optimizer
+
+
+def test_a_trial_is_judged_beside_a_probe_on_the_same_examples():
+    splits = dark_and_light(40, batch_size=8, validation=0.25)
+    (candidate,) = candidates(splits, {"seeing": _seeing}, seed=0)
+    body, clock = _frozen(candidate, splits), Clock(5.0)
+    trial = run_trial(body, splits, METHODS[1], 1, epochs=1, clock=clock, seed=0)
+    judged = folds.division(splits, 1, seed=0).judged
+    assert len(trial.right) == len(trial.probe_right) == len(judged) == 6
+    assert trial.epochs == 1
+    blind = dataclasses.replace(body, features=np.ones_like(body.features))
+    assert body.probe_is_right(folds.division(splits, 1, seed=0), seed=0).mean() == 1.0
+    assert blind.probe_is_right(folds.division(splits, 1, seed=0), seed=0).mean() == 0.5
+
+
+def test_a_transformer_is_tried_with_lora_and_has_no_adapter_afterwards():
+    texts = ["it was a very good film", "bad", "not the film", "fine"] * 8
+    splits = kt.data.texts((texts, ["good", "bad", "bad", "good"] * 8), batch_size=4, validation=0.25)
+    model = text_classifier()
+    (candidate,) = candidates(splits, [model], seed=0)
+    body = _frozen(candidate, splits)
+    assert body.evidence.methods == METHODS
+    trial = run_trial(body, splits, "lora", 0, epochs=1, clock=Clock(5.0), seed=0)
+    assert trial.method == "lora"
+    assert len(trial.right) == len(splits.validation)
+    assert not attach.names(model)
+
+
+def _evidence(body, right, parameters=100, methods=METHODS[:2]):
+    right = np.array(right, bool)[None]
+    return Evidence(body, parameters, methods, Measures(right, 0.0, 0.0, 0.0), 1.0)
+
+
+def _trial(body, right, probe_right, number=0, method=METHODS[1]):
+    return Trial(body, method, number, 5, np.array(right, bool), np.array(probe_right, bool), 1.0)
+
+
+# Neither for nor against fine-tuning, and for it.
+SILENT = rules(per_class=9, nearness=0.4, parameters=4e5, is_transformer=False, epochs_in_time=9)
+FOR_IT = rules(per_class=80, nearness=0.4, parameters=4e5, is_transformer=False, epochs_in_time=9)
+
+
+def test_a_gain_on_few_examples_is_believed_in_part():
+    evidence, hard = [_evidence("a", np.arange(100) % 10 > 1)], np.arange(20) % 2 > 0
+    few = [_trial("a", hard | (np.arange(20) < 4), hard)]
+    many = [_trial("a", np.tile(few[0].right, 10), np.tile(hard, 10), number) for number in range(5)]
+    ranked = prospects(evidence, few, {"a": FOR_IT})
+    assert (ranked[0].method, ranked[0].gain.value) == (METHODS[1], pytest.approx(0.1))
+    assert 0.81 < ranked[0].accuracy < 0.83
+    assert prospects(evidence, many, {"a": FOR_IT})[0].accuracy == pytest.approx(0.9, abs=0.01)
+    assert not method_margin(ranked, few).is_clear
+    margin = method_margin(prospects(evidence, many, {"a": FOR_IT}), many)
+    assert margin.is_clear
+    assert margin.difference.examples == 1000
+
+
+def test_a_gain_on_one_body_is_believed_of_another_in_part():
+    evidence = [_evidence("a", np.arange(100) % 10 > 1), _evidence("b", np.arange(100) % 10 > 1)]
+    hard = np.arange(1000) % 2 > 0
+    trials = [_trial("a", hard | (np.arange(1000) < 120), hard)]
+    charts = {"a": SILENT, "b": SILENT}
+    found = {(one.body, one.method): one for one in prospects(evidence, trials, charts)}
+    gains = [found[body, METHODS[1]].accuracy - found[body, METHODS[0]].accuracy for body in "ab"]
+    assert 0.05 < gains[0] < 0.06
+    assert 0.03 < gains[1] < gains[0]
+    assert found["b", METHODS[1]].gain is None
+    assert not found["b", METHODS[1]].was_tried
+
+
+def test_what_was_not_tried_is_as_the_flow_chart_says():
+    evidence = [_evidence("a", np.arange(100) % 10 > 1)]
+    assert leaning(FOR_IT) == METHODS[1]
+    ranked = prospects(evidence, [], {"a": FOR_IT})
+    assert [(one.method, one.accuracy) for one in ranked] == [
+        (METHODS[1], pytest.approx(0.81)),
+        (METHODS[0], pytest.approx(0.8)),
+    ]
+    assert method_margin(ranked, []) is None
+    few = rules(per_class=8, nearness=0.9, parameters=4e5, is_transformer=False, epochs_in_time=9)
+    assert [one.method for one in prospects(evidence, [], {"a": few})] == [METHODS[0], METHODS[1]]
+
+
+def test_bodies_differ_by_their_features_and_by_what_methods_gain():
+    right = np.arange(200) % 10 > 1
+    evidence = [_evidence("a", right), _evidence("b", right & (np.arange(200) % 10 > 2))]
+    hard = np.arange(400) % 2 > 0
+    trials = [_trial("a", hard, hard), _trial("b", hard | (np.arange(400) % 3 > 0), hard)]
+    charts = {"a": SILENT, "b": SILENT}
+    before = prospects(evidence, [], charts)
+    assert before[0].body == "a"
+    assert body_margin(before, evidence).difference.value == pytest.approx(0.1)
+    after = prospects(evidence, trials, charts)
+    assert (after[0].body, after[0].method) == ("b", METHODS[1])
+    margin = body_margin(after, evidence)
+    assert margin.over.endswith("of a")
+    assert margin.difference.value == pytest.approx(after[0].gain.value - 0.1)
+    assert margin.is_clear
+
+
+def test_two_methods_are_compared_in_the_rounds_that_both_took_part_in():
+    evidence = [_evidence("a", [True] * 80 + [False] * 20, methods=METHODS)]
+    plain = np.arange(100) % 2 > 0
+    trials = [
+        _trial("a", plain | (np.arange(100) < 60), plain, 0, "lora"),
+        _trial("a", plain | (np.arange(100) < 20), plain, 0),
+        _trial("a", plain, plain, 1, "lora"),
+    ]
+    ranked = prospects(evidence, trials, {"a": SILENT})
+    assert [one.method for one in ranked] == ["lora", METHODS[1], METHODS[0]]
+    margin = method_margin(ranked, trials)
+    assert (margin.over, margin.difference.examples) == (METHODS[1], 100)
+    assert margin.difference.value == pytest.approx(0.2)
+
+
+CHARTS = {
+    "few and near": (dict(per_class=8, nearness=0.9, parameters=4e5, is_transformer=False, epochs_in_time=9), 0),
+    "many and far": (dict(per_class=900, nearness=0.3, parameters=4e5, is_transformer=False, epochs_in_time=9), 1),
+    "large transformer": (dict(per_class=15, nearness=0.3, parameters=3e8, is_transformer=True, epochs_in_time=9), 0),
+    "no time": (dict(per_class=15, nearness=0.9, parameters=4e5, is_transformer=False, epochs_in_time=1), 0),
+}
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_the_flow_chart(name):
+    given, expected = CHARTS[name]
+    found = rules(**given)
+    assert leaning(found) == METHODS[expected]
+    assert all(rule.confidence in ("low", "medium") and rule.found and rule.because for rule in found)
+    if given["is_transformer"]:
+        assert found[2].says == "lora"
+
+
+def test_the_pace_is_learnt_from_trials():
+    pace = Pace(examples=100, forward=0.01)
+    assert pace.epoch == pytest.approx(4.0)
+    thought = pace.seconds("staged_fine_tuning", 8)
+    pace.learn("staged_fine_tuning", 8, took=3 * thought)
+    assert pace.seconds("staged_fine_tuning", 8) == pytest.approx(3 * thought)
+    assert pace.seconds("lora", 10) == pace.seconds("lora", 6)
+
+
+@pytest.mark.parametrize(("seconds", "epochs", "tried"), [(100, 8, 2), (66, 4, 2), (50, 8, 1), (20, 0, 0)])
+def test_what_is_in_question_fits_into_the_minutes(seconds, epochs, tried):
+    study = _Study(Clock(seconds / 60 / 0.9 + 0.001), seed=0, verbose=False)
+    splits = dark_and_light(40, batch_size=8, validation=0.25)
+    (candidate,) = candidates(splits, [_seeing], seed=0)
+    body = dataclasses.replace(_frozen(candidate, splits), pace=Pace(examples=100, forward=0.01))
+    found, count = study._in_question([body, body])
+    assert (len(found), count) == (tried, epochs)
+    assert len(study.not_reached) == 2 - tried
+
+
+@pytest.mark.parametrize(
+    ("backbones", "words"),
+    [
+        ([], "names no body"),
+        ([3], "of no kind that is known"),
+        ([_seeing, _seeing], "more than once"),
+        ([lambda splits: 3], "makes no model"),
+        (["MobilNetV2"], "nearest: *'MobileNetV2'"),
+        ([lambda splits: kt.image_classifier(_body(0), 3, preprocessing="tf")], "classes"),
+    ],
+    ids=["none", "a number", "twice", "no model", "a misspelt name", "other classes"],
+)
+def test_candidates_that_are_none_are_refused(backbones, words):
+    with pytest.raises(ValueError, match=words):
+        kt.advise(dark_and_light(), backbones, minutes=0.1, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("splits", "minutes", "words"),
+    [
+        ("pictures/", 5, "no labelled data"),
+        (None, 0, "no time"),
+        (None, float("nan"), "no time"),
+        (None, "5", "no time"),
+    ],
+    ids=["a folder", "no minutes", "not a number", "a word"],
+)
+def test_what_is_no_data_or_no_time_is_refused(splits, minutes, words):
+    splits = splits or dark_and_light()
+    with pytest.raises(ValueError, match=words):
+        kt.advise(splits, [_seeing], minutes=minutes, verbose=False)

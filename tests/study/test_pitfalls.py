@@ -1,0 +1,147 @@
+import keras
+import numpy as np
+import pytest
+from bodies import residual_body
+from readers import text_classifier
+
+import keras_transfer as kt
+from keras_transfer.data.decoding import decode, encode
+from keras_transfer.study import domain_shift, near_duplicates, wrong_labels
+
+
+def _scenes(count, size=32, seed=0):
+    """Pictures that are unlike each other at every scale: sums of a few coarse and fine patches."""
+    generator = np.random.default_rng(seed)
+    found = np.zeros((count, size, size, 3))
+    for cells in (2, 4, 8):
+        patches = generator.uniform(0, 255, (count, cells, cells, 3))
+        found += np.kron(patches, np.ones((1, size // cells, size // cells, 1))) / 3
+    return found.astype("uint8")
+
+
+def _again(picture):
+    """The same picture in another file: mirrored and compressed."""
+    return decode(encode(np.ascontiguousarray(picture[:, ::-1]), "JPEG", quality=75))
+
+
+@pytest.fixture(scope="module")
+def body():
+    """Features that say what is where, as those of a trained body do and those of a random deep one do not."""
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((32, 32, 3))
+    patches = keras.layers.Conv2D(8, 8, strides=8, name="patches")(pixels)
+    seen = keras.Model(pixels, keras.layers.Flatten()(patches), name="seen")
+    return kt.image_classifier(seen, ["0", "1"], preprocessing="tf")
+
+
+def _leaky():
+    """Forty pictures, of which two of test are in train, one mirrored; and one is twice in train, with two labels."""
+    pictures, labels = _scenes(40), np.arange(40) % 2
+    train, test = pictures[:28].copy(), pictures[28:]
+    train[3], train[8], train[20] = _again(test[5]), decode(encode(test[2], "JPEG", quality=75)), train[11]
+    sets = {"train": (train, labels[:28]), "test": (test, labels[28:])}
+    return kt.data.images(sets, batch_size=8, validation=0, augment="none")
+
+
+def test_what_is_there_twice_is_found_and_nothing_else(body):
+    found = near_duplicates.near_duplicates(_leaky(), body)
+    pairs = {(pair.one, pair.other): pair for pair in found}
+    assert set(pairs) == {
+        (("train", 3), ("test", 5)),
+        (("train", 8), ("test", 2)),
+        (("train", 11), ("train", 20)),
+    }
+    assert [pair.is_mirrored for pair in pairs.values()].count(True) == 1
+    assert pairs[("train", 3), ("test", 5)].is_mirrored
+    assert not pairs[("train", 11), ("train", 20)].same_label
+    assert not pairs[("train", 11), ("train", 20)].is_between_splits
+
+
+def test_mirror_images_are_left_alone_where_they_are_not_asked_for(body):
+    found = near_duplicates.near_duplicates(_leaky(), body, flips=False)
+    assert {(pair.one, pair.other) for pair in found} == {
+        (("train", 8), ("test", 2)),
+        (("train", 11), ("train", 20)),
+    }
+
+
+def test_pictures_that_are_all_alike_are_no_duplicates(body):
+    """Handwritten digits: the correlation of two threes is what that of twins is among photographs."""
+    digits = kt.data.digits(classes=[0, 1], per_class=60, image_size=32)
+    found = near_duplicates.near_duplicates(digits, body, flips=False)
+    assert len(found) <= 0.05 * sum(map(len, digits.all))
+
+
+def test_the_report_names_each_with_its_figure_and_draws_them(body, tmp_path):
+    found = kt.pitfalls(_leaky(), body)
+    by_name = {check.name: check for check in found.checks}
+    assert "2 pairs" in by_name["near-duplicates between splits"].figure
+    assert "1 pair, 1 of them with two labels" in by_name["near-duplicates within train"].figure
+    assert not by_name["imbalance"].is_there
+    drawn = found.plot(tmp_path)
+    assert "pairs.png" in [path.name for path in drawn]
+    assert decode(drawn[0].read_bytes()).shape[0] > 300
+
+
+def test_wrong_labels_are_found_among_right_ones():
+    generator = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    features = generator.normal(size=(120, 8)) + 4 * np.eye(8)[labels]
+    planted = [7, 40, 61, 100]
+    wrong = labels.copy()
+    wrong[planted] = (labels[planted] + 1) % 3
+    places = [("train", number) for number in range(120)]
+    found = wrong_labels.wrong_labels(features, wrong, places, ["a", "b", "c"])
+    assert {suspect.place[1] for suspect in found} >= set(planted)
+    assert len(found) <= 6
+    assert all(s.looks_like == "abc"[labels[s.place[1]]] for s in found if s.place[1] in planted)
+    clean = wrong_labels.wrong_labels(features, labels, places, ["a", "b", "c"])
+    assert len(clean) <= 2
+
+
+def test_two_draws_are_near_and_two_sources_are_far():
+    generator = np.random.default_rng(0)
+    draw = generator.normal(size=(300, 10))
+    near = domain_shift.shift_between(draw[:150], draw[150:], ("train", "validation"))
+    assert near.interval[0] < 0.5 < near.interval[1]
+    assert not near.is_notable
+    far = domain_shift.shift_between(draw[:150], draw[150:] + 2.0, ("train", "test"))
+    assert far.right > 0.95
+    assert far.distance == pytest.approx(2 * (2 * far.right - 1))
+    assert "apart" in far.words
+    assert far.examples == 300
+
+
+def test_few_and_uneven_classes_are_named():
+    pictures = _scenes(44)
+    labels = np.array(["common"] * 36 + ["rare"] * 8)
+    splits = kt.data.images((pictures, labels), batch_size=8, validation=0.25, augment="none")
+    model = kt.image_classifier(residual_body(32), splits.classes, preprocessing="tf")
+    found = kt.pitfalls(splits, model, flips=False)
+    by_name = {check.name: check for check in found.found}
+    assert by_name["too little data per class"].figure.startswith("6 training examples of 'rare'")
+    assert by_name["imbalance"].figure.startswith("4.5 times as many of 'common' as of 'rare'")
+
+
+def test_a_source_that_is_unlike_the_target_is_named(body):
+    bright = np.clip(_scenes(40, seed=1).astype(int) // 4, 0, 255).astype("uint8")
+    source = kt.data.images((bright, np.arange(40) % 2), batch_size=8, augment="none")
+    target = kt.data.images((_scenes(40), np.arange(40) % 2), batch_size=8, augment="none")
+    found = kt.pitfalls(target, body, source=source, flips=False)
+    assert found.shifts[-1].one == "source"
+    assert found.shifts[-1].right > 0.9
+    assert "target unlike source" in [check.name for check in found.found]
+
+
+def test_texts_are_compared_by_their_letters():
+    texts = [
+        "it was a very good film",
+        "the film was not bad",
+        "fine",
+        "a bad film it was",
+        "not good, not bad, a film",
+    ]
+    texts += ["It was a VERY good film!", "very bad", "the good, the bad"]
+    splits = kt.data.texts((texts, ["good", "bad"] * 4), batch_size=2, validation=0)
+    pairs = near_duplicates.near_duplicates(splits, text_classifier())
+    assert [(pair.one[1], pair.other[1], pair.look) for pair in pairs] == [(0, 5, 1.0)]
