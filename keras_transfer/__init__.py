@@ -22,6 +22,8 @@ from keras_transfer.plans.methods import (
     staged_fine_tuning,
 )
 from keras_transfer.plans.plan import Plan, Stage
+from keras_transfer.study.adaptation.adapt import adapt
+from keras_transfer.study.adaptation.adaptation import Adaptation
 from keras_transfer.study.embedding import embed
 from keras_transfer.training import cache
 from keras_transfer.training.audit import AuditError
@@ -79,4 +81,7 @@ __all__ = [  # noqa: RUF022 - in reading order
     "LanguageReport",
     # evidence
     "embed",
+    # labels in one domain, none in the other
+    "adapt",
+    "Adaptation",
 ]

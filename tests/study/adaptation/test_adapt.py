@@ -1,0 +1,139 @@
+import keras
+import numpy as np
+import pytest
+from bodies import classifier, dark_and_light, pictures
+
+import keras_transfer as kt
+from keras_transfer import state
+from keras_transfer.data.splits import Split
+from keras_transfer.study.adaptation.domains import without_labels
+
+ONE_EPOCH = kt.Stage("all", epochs=1, learning_rate=1e-3, batch_norm="adapt")
+
+
+def _target(**options):
+    """More of the same."""
+    return dark_and_light(48, **options)
+
+
+class _Sealed(Split):
+    """A split whose labels nobody may look at."""
+
+    def __init__(self, split):
+        self.name, self.classes, self.examples, self.digests = split.name, split.classes, split.examples, split.digests
+
+    @property
+    def labels(self):
+        raise AssertionError("somebody looked at the labels")
+
+
+def _weights_after(target, method, **options):
+    keras.utils.set_random_seed(0)
+    model = classifier()
+    kt.adapt(model, dark_and_light(), target, method, verbose=False, **options)
+    return state.values(model)
+
+
+@pytest.mark.parametrize("method", ["statistics", "coral", "adversarial"])
+def test_labels_of_the_target_are_never_looked_at(method):
+    target, sealed = _target(), _target()
+    sealed.train, sealed.validation = _Sealed(sealed.train), _Sealed(sealed.validation)
+    options = {} if method == "statistics" else {"stage": ONE_EPOCH}
+    known, hidden = (_weights_after(each, method, **options) for each in (target, sealed))
+    assert all(map(np.array_equal, known, hidden))
+
+
+def test_what_is_left_of_the_target_has_no_labels_classes_or_other_splits():
+    target = _target()
+    blind = without_labels(classifier(), target)
+    assert (blind.classes, blind.validation, blind.test) == ((), None, None)
+    assert blind.train.labels.tolist() == [0] * len(target.train)
+    assert target.classes == ("dark", "light")
+    assert target.train.labels.sum() > 0
+
+
+@pytest.mark.both_backends
+@pytest.mark.parametrize("method", ["coral", "adversarial"])
+def test_methods_that_train_leave_a_plain_model_that_saves_and_opens(method, tmp_path):
+    model, x = classifier(), pictures(6)
+    found = kt.adapt(model, dark_and_light(), _target(), method, stage=ONE_EPOCH, verbose=False)
+    assert found.model is model
+    assert set(found.history[0]) >= {"loss", "logits_loss", "penalty_loss", "logits_accuracy"}
+    model.save(tmp_path / "adapted.keras")
+    opened = keras.saving.load_model(tmp_path / "adapted.keras")
+    np.testing.assert_allclose(opened.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-5)
+    assert not any("adversary" in path or "paired" in path for path in (i.path for i in state.identities(model)))
+
+
+@pytest.mark.both_backends
+def test_statistics_make_up_for_pictures_that_are_dimmed():
+    source = dark_and_light(120)
+    dim = [0.3 * source.peek(source.train, [number], classifier())[0] for number in range(len(source.train))]
+    model = classifier()
+    found = kt.adapt(model, source, dim, verbose=False)
+    assert found.after.gap.means < 0.1 * found.before.gap.means
+    # Dimmed, everything is taken for dark.
+    assert found.before.shares == (1.0, 0.0)
+    right = kt.predict(model, np.array(dim)).argmax(-1) == source.train.labels
+    assert right.mean() > 0.95
+
+
+def test_features_alone_are_aligned_by_the_head_and_nothing_else_moves():
+    model, source = classifier(), dark_and_light(120)
+    before = {i.path: v for i, v in zip(state.identities(model), state.values(model), strict=True)}
+    found = kt.adapt(model, source, 0.3 * pictures(40), align="features", verbose=False)
+    moved = {
+        i.path
+        for i, v in zip(state.identities(model), state.values(model), strict=True)
+        if not np.array_equal(before[i.path], v)
+    }
+    assert moved == {"head/kernel", "head/bias"}
+    assert found.after.gap.means == pytest.approx(0, abs=1e-3)
+
+
+def test_a_kept_head_is_the_one_that_was_given():
+    model = classifier()
+    kernel = model.get_layer("head").kernel.numpy()
+    found = kt.adapt(model, dark_and_light(), 0.3 * pictures(40), head="kept", verbose=False)
+    np.testing.assert_array_equal(model.get_layer("head").kernel.numpy(), kernel)
+    assert found.steps == ("the statistics of 4 batch norms are those of 40 examples of the target",)
+
+
+def test_with_frozen_batch_norms_a_stage_moves_no_statistics():
+    model = classifier()
+    stage = kt.Stage("top:1", epochs=1)
+    before = {i.path: v for i, v in zip(state.identities(model), state.values(model), strict=True)}
+    kt.adapt(model, dark_and_light(), _target(), "coral", stage=stage, verbose=False)
+    moved = {
+        i.path
+        for i, v in zip(state.identities(model), state.values(model), strict=True)
+        if "seed" not in i.path and not np.array_equal(before[i.path], v)
+    }
+    assert moved == {"block3_conv/kernel", "block3_conv/bias", "head/kernel", "head/bias"}
+
+
+def test_shares_unlike_the_sources_are_said():
+    found = kt.adapt(classifier(), dark_and_light(), np.zeros((40, 16, 16, 3)), align="features", verbose=False)
+    assert max(found.after.shares) == 1.0
+    assert "of the target 100 % are taken for" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("corel", {}, "'coral'"),
+        ("statistics", {"stage": ONE_EPOCH}, "`stage` of adapt is out of place"),
+        ("statistics", {"weight": 2.0}, "has no penalty"),
+        ("coral", {"align": "features"}, "has no such choice"),
+        ("coral", {"weight": 0.0}, "a positive number"),
+        ("coral", {"stage": kt.Stage("all", 1, safeguard=True)}, "for want of labels"),
+        ("coral", {"stage": kt.Stage("blok3", 1)}, "block3"),
+        ("statistics", {"head": "prob"}, "'probe'"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_before_anything_changes(method, options, words):
+    model = classifier()
+    before = state.values(model)
+    with pytest.raises(ValueError, match=words):
+        kt.adapt(model, dark_and_light(), _target(), method, verbose=False, **options)
+    assert all(map(np.array_equal, before, state.values(model)))
