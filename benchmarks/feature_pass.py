@@ -73,11 +73,17 @@ def against_predict(folder: pathlib.Path, rounds: int) -> None:
     def predict():
         body.predict(pictures, verbose=0)
 
+    stores = {splits: store_of(model, splits, None) for splits in (decoded, files)}
+
+    def passed(splits):
+        for _ in stores[splits].computed(splits.train, None):
+            pass
+
     def of_pictures():
-        store_of(model, decoded, None).rows(decoded.train, None)
+        passed(decoded)
 
     def of_files():
-        store_of(model, files, None).rows(files.train, None)
+        passed(files)
 
     def decoding():
         for _ in files.view(files.train, model, epoch=None, batch_size=32):
@@ -90,7 +96,7 @@ def against_predict(folder: pathlib.Path, rounds: int) -> None:
             started = time.perf_counter()
             way()
             seconds[name].append(time.perf_counter() - started)
-    best = {name: min(taken[1:]) for name, taken in seconds.items()}  # the first round traces
+    best = {name: min(taken[1:]) for name, taken in seconds.items()}  # in the first round all are traced
     for name, taken in best.items():
         count = len(pictures) if name in ("predict", "pass over arrays") else len(labels)
         print(f"{name}: {count / taken:.0f} pictures/s (best of {rounds})")
@@ -99,14 +105,13 @@ def against_predict(folder: pathlib.Path, rounds: int) -> None:
 
 
 def grow(count: int) -> dict[str, float]:
-    import resource
-
     import numpy as np
 
     import keras_transfer as kt
     from keras_transfer.data.examples import PictureExamples
     from keras_transfer.data.images import ImageSplits
     from keras_transfer.data.splits import Divided, Split
+    from keras_transfer.evaluation.cost import peak_memory
 
     class Made(PictureExamples):
         """Noise, each picture a function of its number."""
@@ -130,9 +135,6 @@ def grow(count: int) -> dict[str, float]:
         def select(self, numbers):
             raise NotImplementedError
 
-    def held(what) -> float:
-        return what / 2**20
-
     digests = [number.to_bytes(8, "big") for number in range(count)]
     train = Split("train", Made(count), ["even", "odd"], digests)
     splits = ImageSplits(Divided(train, None, None), image_size=32, batch_size=256, augment="none", seed=0)
@@ -142,7 +144,7 @@ def grow(count: int) -> dict[str, float]:
         noise = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), "uint8")
         few = kt.data.images((noise, ["even", "odd"] * 32), augment="none", batch_size=32)
         kt.fit(model, few, kt.feature_extraction(model, epochs=2), verbose=False)  # all that is traced once
-        before = held(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        before = peak_memory() / 2**20
         started = time.perf_counter()
         kept = store_of(model, splits, pathlib.Path(folder)).rows(splits.train, None)
         made = time.perf_counter() - started
@@ -150,7 +152,7 @@ def grow(count: int) -> dict[str, float]:
         started = time.perf_counter()
         kt.fit(model, splits, plan, cache="disk", verbose=False)
         trained = time.perf_counter() - started
-        peak = held(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        peak = peak_memory() / 2**20
         return {"count": count, "pass": made, "epochs": trained, "bytes": kept.manifest["bytes"] / 1e6,
                 "before": before, "peak": peak}  # fmt: skip
 

@@ -39,6 +39,7 @@ DOORS = {
         "study/adaptation/measures.py",
         "study/clusters.py",
     },
+    "threadpoolctl": {"training/linear_probe.py"},
     "safetensors": {
         "adapters/files.py",
         "adapters/peft.py",

@@ -294,10 +294,10 @@ class Below(keras.Model):
     def __init__(self, cut: Cut) -> None:
         super().__init__(name=f"{cut.model.name}_below_the_cut")
         self.whole = cut.model
-        self._cut = cut
+        self.cut = cut
 
     def call(self, inputs):
-        return self._cut.below(inputs)
+        return self.cut.below(inputs)
 
 
 class InputsOf(keras.Model):

@@ -329,5 +329,7 @@ def _pictures(examples: PictureExamples, size: tuple[int, int]) -> Dataset:
 def _fed(batches: Dataset) -> Dataset:
     options = tf.data.Options()
     options.deterministic = True
-    # A fixed number of batches ahead: tuned buffers take as much memory as they are let.
+    # A fixed number of batches ahead: tuned buffers take as much memory as they are let. And the thread that tunes may
+    # sleep for seconds after its data has gone, which whoever drops the data then waits for.
+    options.autotune.enabled = False
     return batches.prefetch(2).with_options(options)

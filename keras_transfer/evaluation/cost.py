@@ -2,6 +2,9 @@
 
 import dataclasses
 import math
+import pathlib
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -104,3 +107,23 @@ def _measure(cost: Any, *names: str, kind: type) -> None:
                 )
             )
         object.__setattr__(cost, name, kind(value))
+
+
+_STATUS = pathlib.Path("/proc/self/status")
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes.
+
+    Example:
+
+    >>> peak_memory() > 2**20
+    True
+    """
+    if _STATUS.exists():  # what Linux tells of resource usage is handed on to processes that are started from this one
+        (kilobytes,) = re.findall(r"VmHWM:\s*(\d+) kB", _STATUS.read_text())
+        return int(kilobytes) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

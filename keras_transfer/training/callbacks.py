@@ -59,8 +59,7 @@ class History(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self._start
         row = {"stage": self.stage, "epoch": epoch + 1}
-        row |= {name: float(value) for name, value in (logs or {}).items() if name != "learning_rate"}
-        row |= {"learning_rate": current_rate(self.model.optimizer), "seconds": round(seconds, 3)}
+        row |= {name: float(value) for name, value in (logs or {}).items()} | {"seconds": round(seconds, 3)}
         self.rows.append(row)
         self.write()
 
@@ -110,7 +109,7 @@ class Progress(keras.callbacks.Callback):
         # The first epoch traces the step as well: it tells little about the ones to come.
         typical = min(self._seconds)
         left = typical * (self._stage.epochs - self._done + self._epochs_left_after)
-        line = f"{self._where(self._done)} {self._figures(logs)}  rate {current_rate(self.model.optimizer):.2e}  "
+        line = f"{self._where(self._done)} {self._figures(logs)}  rate {logs['learning_rate']:.2e}  "
         line += f"{self._seconds[-1]:.1f} s, about {_clock(left)} left"
         self._write(("\r\x1b[K" if self._live else "") + line + "\n")
 
@@ -197,6 +196,8 @@ class OneTraining(keras.callbacks.CallbackList):
     What is left of a broken epoch is a call of its own, since Keras begins epochs at their first step. Without this,
     `EarlyStopping` would put the best weights back between the calls, and forget how long it has been waiting.
 
+    The logs of an epoch say its last learning rate, as those of Keras' own schedulers do.
+
     Args:
         callbacks: what is called, in order.
         model: what is trained.
@@ -219,6 +220,9 @@ class OneTraining(keras.callbacks.CallbackList):
 
     def on_train_batch_end(self, batch, logs=None):
         super().on_train_batch_end(batch + self.steps_before, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, {**(logs or {}), "learning_rate": current_rate(self.model.optimizer)})
 
     def on_train_end(self, logs=None):
         self._last_logs = logs

@@ -173,6 +173,7 @@ class Store:
     def __init__(self, splits: Splits, model: keras.Model, cut: Cut, *, seed: int, folder: pathlib.Path | None):
         self._splits, self._model, self._seed = splits, model, seed
         self.cut, self.folder = cut, folder
+        self._below: Below | None = None
         self._rows: dict[tuple[str, int | None], Rows] = {}
 
     def rows(self, split: Split, view: int | None) -> Rows:
@@ -191,11 +192,11 @@ class Store:
 
     def _found_or_computed(self, split: Split, view: int | None) -> Rows:
         if self.folder is None:
-            return feature_store.InMemory(self._computed(split, view))
+            return feature_store.InMemory(self.computed(split, view))
         shown = "as they are" if view is None else f"as in epoch {view + 1}"
         words = f"{self._model.name}, {len(self.cut.layers)} layers: {split.name}, {shown}"
         return feature_store.kept(
-            self.folder, self._facts(split, view), lambda: self._computed(split, view), words=words
+            self.folder, self._facts(split, view), lambda: self.computed(split, view), words=words
         )
 
     def _facts(self, split: Split, view: int | None) -> dict[str, Any] | None:
@@ -211,14 +212,16 @@ class Store:
             "platform": _platform(),
         }
 
-    def _computed(self, split: Split, view: int | None) -> Iterator[list[np.ndarray]]:
-        below = Below(self.cut)
+    def computed(self, split: Split, view: int | None) -> Iterator[list[np.ndarray]]:
+        """The features of a split, batch by batch, computed anew."""
+        if self._below is None or self._below.cut is not self.cut:
+            self._below = Below(self.cut)  # one for all splits: it is traced once
         for x in self._splits.view(split, self._model, epoch=view, seed=self._seed, batch_size=_BATCH):
             x = keras.tree.map_structure(np.asarray, x)
             count = len(keras.tree.flatten(x)[0])
             # The last batch is filled up, so that there is one shape to compile for.
             x = keras.tree.map_structure(lambda array, short=_BATCH - count: _repeated(array, short), x)
-            made = keras.tree.flatten(below.predict_on_batch(x))
+            made = keras.tree.flatten(self._below.predict_on_batch(x))
             yield [np.asarray(tensor)[:count] for tensor in made]
 
 

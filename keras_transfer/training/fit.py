@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +14,7 @@ from keras_transfer.adapters import attach
 from keras_transfer.backbones import freezing, hub
 from keras_transfer.data.splits import Batches, Split, Splits
 from keras_transfer.errors import explain, nearest
-from keras_transfer.evaluation.cost import Cost, StageCost
+from keras_transfer.evaluation.cost import Cost, StageCost, peak_memory
 from keras_transfer.evaluation.language_report import LanguageReport
 from keras_transfer.evaluation.report import Report
 from keras_transfer.plans.fates import Fate, fates
@@ -216,7 +215,7 @@ def _carry_out(job: _Job, per_stage: Sequence[Sequence[Fate]]) -> Run:
     else:
         if begun and first == len(plan):  # killed before the report: it is measured as it would have been
             batches = _batches(job, first - 1, per_stage[-1], None)
-        cost = Cost(done.costs, sum(stage.seconds for stage in done.costs), _peak_memory())
+        cost = Cost(done.costs, sum(stage.seconds for stage in done.costs), peak_memory())
         # What half precision made of the frozen part is not what the model makes of it now.
         measured_on = batches if settings.precision is None else job.splits
         with measured_on.in_use():
@@ -541,11 +540,3 @@ def _write_results(home: Workdir, run: Run, model: keras.Model) -> None:
     home.write("report.json", run.report.to_json())
     home.write("report.txt", str(run))
     home.save_model(model)
-
-
-def _peak_memory() -> int:
-    """The most memory that this process has held so far, in bytes."""
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

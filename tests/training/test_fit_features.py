@@ -158,9 +158,9 @@ def test_with_no_versions_pictures_are_as_they_are():
 def _computed(monkeypatch):
     """The splits whose features are computed from now on."""
     found = []
-    compute = features.Store._computed
+    compute = features.Store.computed
     monkeypatch.setattr(
-        features.Store, "_computed", lambda self, *of: found.append((of[0].name, of[1])) or compute(self, *of)
+        features.Store, "computed", lambda self, *of: found.append((of[0].name, of[1])) or compute(self, *of)
     )
     return found
 
