@@ -4,6 +4,7 @@ import keras
 import keras_hub
 from vocabularies import byte_pairs, sentence_pieces, word_pieces
 
+import keras_transfer as kt
 from keras_transfer import card
 
 SENTENCES = [
@@ -53,3 +54,14 @@ def model_of(preprocessor: keras.Layer, *names: str) -> keras.Model:
     scores = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(tokens))
     policy = card.policy({"classes": ["bad", "good"]}, preprocessor=preprocessor)
     return keras.Model(inputs, keras.layers.Activation("linear", dtype=policy)(scores))
+
+
+def text_classifier() -> keras.Model:
+    """A small BERT with a head for bad and good."""
+    tokenizer = word_pieces()
+    body = keras_hub.models.BertBackbone(
+        tokenizer.vocabulary_size(), num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32,
+        max_sequence_length=16,
+    )  # fmt: skip
+    reader = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=16)
+    return kt.text_classifier(body, ["bad", "good"], preprocessor=reader)

@@ -64,14 +64,9 @@ class Ramp(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def optimizer(
-    stage: Stage,
-    fates: Sequence[Fate],
-    steps: int,
-    precision: str | None = None,
-    *,
-    beside: Sequence[keras.layers.Layer] = (),
+    stage: Stage, fates: Sequence[Fate], steps: int, precision: str | None = None
 ) -> keras.optimizers.Optimizer:
-    """A fresh optimizer for the stage, and for layers that train `beside` the model at the stage's full rate.
+    """A fresh optimizer for the stage.
 
     Fresh, because Adam counts one `iterations` for all: slots of weights that were just woken, in an optimizer that has
     run for long, take steps of several times the rate, on just the weights that we want to keep.
@@ -88,8 +83,7 @@ def optimizer(
         # The norms of language models call their scale "scale", as other layers call what is to decay.
         norms = [variable for layer in awake for variable in freezing.weights_of(layer, "norms")]
         inner.exclude_from_weight_decay(var_list=norms, var_names=list(_NOT_DECAYED))
-    ratios = {fate.block: fate.ratio for fate in fates if not fate.frozen} | dict.fromkeys(beside, 1.0)
-    layerwise = LayerwiseOptimizer(inner, ratios)
+    layerwise = LayerwiseOptimizer(inner, {fate.block: fate.ratio for fate in fates if not fate.frozen})
     return keras.optimizers.LossScaleOptimizer(layerwise) if precision == "mixed_float16" else layerwise
 
 

@@ -3,6 +3,7 @@ import keras_hub
 import numpy as np
 import pytest
 from bodies import classifier, dark_and_light, pictures, residual_body
+from readers import text_classifier
 from vocabularies import word_pieces
 
 import keras_transfer as kt
@@ -18,13 +19,13 @@ def _by_hand(model, batch):
 def _count_of_passes(monkeypatch):
     """How often features are computed from now on."""
     calls = []
-    own = features.Store._computed
+    own = features.Store.computed
 
     def counted(self, split, view):
         calls.append(split.name)
         return own(self, split, view)
 
-    monkeypatch.setattr(features.Store, "_computed", counted)
+    monkeypatch.setattr(features.Store, "computed", counted)
     return calls
 
 
@@ -90,18 +91,8 @@ def test_a_head_with_a_hidden_layer_is_left_out_whole():
     assert kt.embed(model, pictures(3)).shape == (3, 8)
 
 
-def _text_classifier():
-    tokenizer = word_pieces()
-    body = keras_hub.models.BertBackbone(
-        tokenizer.vocabulary_size(), num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32,
-        max_sequence_length=16,
-    )  # fmt: skip
-    reader = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=16)
-    return kt.text_classifier(body, ["bad", "good"], preprocessor=reader)
-
-
 def test_texts_come_in_their_order_whatever_their_length():
-    model = _text_classifier()
+    model = text_classifier()
     texts = ["it was a very good film", "bad", "not the film", "fine"] * 3
     splits = kt.data.texts((texts, ["good", "bad", "bad", "good"] * 3), batch_size=4, validation=0.25)
     one_by_one = np.concatenate([kt.embed(model, text, cache="off") for text in texts[:4]])

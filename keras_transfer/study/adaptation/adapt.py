@@ -88,7 +88,7 @@ def adapt(
     'the statistics of 52 batch norms are those of 32 examples of the target'
     """
     stage = _checked(model, source, method, align=align, stage=stage, weight=weight, head=head)
-    target = without_labels(model, target_unlabelled)
+    target = without_labels(model, target_unlabelled, like=source)
     job = _Job(model, source, target, head == "probe", seed, verbose)
     follows, folds = _what_is_aligned(model, align, stage)
     if folds:
@@ -188,7 +188,9 @@ def _what_is_aligned(model: keras.Model, align: Align, stage: Stage | None) -> t
     return align in ("batch_norm", "both"), align in ("features", "both")
 
 
-def _default_stage(model: keras.Model) -> Stage:
+def default_stage(model: keras.Model) -> Stage:
+    if any(tensor.name == "token_ids" for tensor in model.inputs):  # a transformer takes a tenth of a CNN's rate
+        return Stage("all", epochs=4, learning_rate=1e-4, layer_decay=0.85)
     batch_norm = "adapt" if batch_norms(model) else "frozen"
     return Stage("all", epochs=10, learning_rate=1e-3, layer_decay=0.85, batch_norm=batch_norm)
 
@@ -215,7 +217,7 @@ def _checked(
     _check("weight", weight, weight == 1.0 or trains, f"1.0: {method!r} has no penalty")
     if not trains:
         return None
-    stage = stage or _default_stage(model)
+    stage = stage or default_stage(model)
     fates(model, stage)
     _check("stage.adapters", stage.adapters, stage.adapters is None, "none")
     _check("stage.patience", stage.patience, stage.patience is None, "None: nothing is chosen, for want of labels")

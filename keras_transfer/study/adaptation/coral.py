@@ -44,6 +44,9 @@ class Coral(keras.layers.Layer):
         super().__init__(dtype="float32", **options)
         self.scale = scale
 
+    def build(self, source_shape, target_shape):
+        del source_shape, target_shape
+
     def call(self, source, target, training=None):
         del training
         return self.scale * coral_distance(source, target)

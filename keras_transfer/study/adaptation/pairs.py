@@ -6,11 +6,11 @@ import keras
 
 from keras_transfer import state
 from keras_transfer.backbones import freezing, hub
-from keras_transfer.backbones.blocks import blocks
+from keras_transfer.backbones.blocks import Block, blocks
 from keras_transfer.backbones.cut import catching
 from keras_transfer.builders.outputs import compile_as_classifier, gives_logits
 from keras_transfer.data.splits import Splits
-from keras_transfer.plans.fates import fates
+from keras_transfer.plans.fates import Fate, fates
 from keras_transfer.plans.plan import Stage
 from keras_transfer.training import compilation
 from keras_transfer.training.callbacks import History, LossGuard
@@ -76,9 +76,8 @@ def train(
     state.seed(model, seed)
     pairs = Paired(model, penalty)
     steps = source.steps_per_epoch(model)
-    beside = [penalty] if penalty.trainable_variables else []
     pairs.compile(
-        optimizer=compilation.optimizer(stage, stage_fates, steps * stage.epochs, beside=beside),
+        optimizer=compilation.optimizer(stage, [*stage_fates, *_fate_of(penalty)], steps * stage.epochs),
         loss={"logits": keras.losses.SparseCategoricalCrossentropy(from_logits=gives_logits(model)), "penalty": _mean},
         metrics={"logits": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]},
     )
@@ -95,6 +94,14 @@ def train(
         )
     compile_as_classifier(model)
     return history.rows
+
+
+def _fate_of(penalty: keras.layers.Layer) -> list[Fate]:
+    """What the penalty has to learn, it learns at the stage's full rate."""
+    if not penalty.trainable_variables:
+        return []
+    block = Block(penalty.name, (penalty,), tuple(penalty.variables), output_shape=(), cut=(), ratio=None)
+    return [Fate(block, 1.0)]
 
 
 def _together(source: Splits, target: Splits, model: keras.Model, seed: int):
