@@ -24,6 +24,7 @@ from keras_transfer.plans.methods import (
 from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.study.adaptation.adapt import adapt
 from keras_transfer.study.adaptation.adaptation import Adaptation
+from keras_transfer.study.clusters import Agreement, Clusters, Neighbours, clusters, neighbours
 from keras_transfer.study.embedding import embed
 from keras_transfer.training import cache
 from keras_transfer.training.audit import AuditError
@@ -81,6 +82,11 @@ __all__ = [  # noqa: RUF022 - in reading order
     "LanguageReport",
     # evidence
     "embed",
+    "neighbours",
+    "Neighbours",
+    "clusters",
+    "Clusters",
+    "Agreement",
     # labels in one domain, none in the other
     "adapt",
     "Adaptation",

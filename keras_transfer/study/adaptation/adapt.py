@@ -6,6 +6,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from keras_transfer.backbones.cut import InputsOf
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.fates import fates
@@ -17,7 +18,6 @@ from keras_transfer.study.adaptation.coral import Coral
 from keras_transfer.study.adaptation.domains import without_labels
 from keras_transfer.study.adaptation.measures import covariance_distance
 from keras_transfer.study.adaptation.statistics import alignment, batch_norms, fold, lowest_of_head, re_estimate
-from keras_transfer.study.embedding import features_of
 from keras_transfer.training.linear_probe import start_from_probe
 from keras_transfer.training.objectives import Classification
 
@@ -82,10 +82,10 @@ def adapt(
 
     >>> import keras_transfer as kt
     >>> digits = kt.data.digits(classes=[0, 1], per_class=20)
-    >>> model = kt.image_classifier("MobileNetV2", digits.classes, weights=None, image_size=32, alpha=0.35)
-    >>> inverted = [255 - digits.peek(digits.train, [number], model)[0] for number in range(32)]
+    >>> model = kt.image_classifier("MobileNet", digits.classes, weights=None, image_size=32, alpha=0.25)
+    >>> inverted = 255 - digits.peek(digits.train, range(32), model)
     >>> adapt(model, digits, inverted, verbose=False).steps[-1]
-    'the statistics of 52 batch norms are those of 32 examples of the target'
+    'the statistics of 27 batch norms are those of 32 examples of the target'
     """
     stage = _checked(model, source, method, align=align, stage=stage, weight=weight, head=head)
     target = without_labels(model, target_unlabelled, like=source)
@@ -109,9 +109,9 @@ def adapt(
     if folds:
         on_target = job.fold(on_source, on_target)
     after = adaptation.look(model, target, (on_source, on_target), accuracy, seed=seed)
-    shares = adaptation.shares(source.train)
-    notes = adaptation.notes(shares, after, source.classes, len(target.train))
-    return Adaptation(method, model, tuple(job.steps), before, after, shares, source.classes, history, notes)
+    labels, classes = source.train.labels, source.classes
+    notes = adaptation.notes(adaptation.shares(labels, len(classes)), after.shares, classes, len(target.train))
+    return Adaptation(method, model, tuple(job.steps), before, after, labels, classes, seed, history, notes)
 
 
 class _Job:
@@ -123,6 +123,7 @@ class _Job:
         self.model, self.domains = model, {"source": source, "target": target}
         self.fits_head, self._seed, self._verbose = fits_head, seed, verbose
         self.steps: list[str] = []
+        self._read_by_head = InputsOf(model, pairs.entry_of_head(model))  # one for all: it is traced once
 
     def say(self, step: str) -> None:
         self.steps.append(step)
@@ -135,8 +136,13 @@ class _Job:
             self.say(step)
 
     def features(self, domain: str) -> np.ndarray:
+        """What the head reads of each training example, shape (examples, features), in their order."""
         splits = self.domains[domain]
-        return features_of(self.model, splits, splits.train, cache="memory")
+        batches = splits.evaluation_batches(splits.train, self.model, in_order=False)
+        made = np.asarray(self._read_by_head.predict(batches, verbose=0), "float32")
+        found = np.empty_like(made)
+        found[splits.evaluation_order(splits.train, self.model)] = made
+        return found
 
     def take_statistics(self, domain: str, *, say: bool = True) -> None:
         splits = self.domains[domain]

@@ -1,16 +1,20 @@
 """What an adaptation did, and what can be said of it without labels of the target."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_transfer.data.splits import Split, Splits
+from keras_transfer.data.splits import Splits
+from keras_transfer.errors import explain
 from keras_transfer.evaluation.formatting import percent, table
 from keras_transfer.evaluation.prediction import predict_split
-from keras_transfer.study.adaptation.measures import Gap, gap
+from keras_transfer.study.adaptation.measures import Gap, gap, some
+from keras_transfer.study.plane import on_a_plane
 
 # Shares that differ by more than this in all (total variation) are named.
 UNLIKE = 0.25
@@ -31,11 +35,15 @@ class Look:
         gap: what lies between the domains in the features that the head reads.
         source_accuracy: on the source's validation split; `None` where it has none.
         shares: of the target's examples, how many were given each class, in the order of the classes.
+        said: the class that each of the target's examples was given, int64 of shape (examples,).
+        features: of source and target as the head reads them, at most 2,000 of each.
     """
 
     gap: Gap
     source_accuracy: float | None
     shares: tuple[float, ...]
+    said: np.ndarray = dataclasses.field(repr=False, compare=False)
+    features: tuple[np.ndarray, np.ndarray] = dataclasses.field(repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,8 +58,9 @@ class Adaptation:
         steps: what was done, in order.
         before: with the head fitted to the source, and nothing adapted.
         after: as the model is now.
-        source_shares: how much of the source's training examples each class has.
+        source_labels: the class of each of the source's training examples, int64 of shape (examples,).
         classes: their names.
+        seed: of everything random.
         history: a row for each epoch, of the methods that train.
         notes: what a reader of results should know.
     """
@@ -61,10 +70,67 @@ class Adaptation:
     steps: tuple[str, ...]
     before: Look
     after: Look
-    source_shares: tuple[float, ...]
+    source_labels: np.ndarray
     classes: tuple[str, ...]
+    seed: int
     history: Sequence[Mapping[str, Any]] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def source_shares(self) -> tuple[float, ...]:
+        """How much of the source's training examples each class has."""
+        return shares(self.source_labels, len(self.classes))
+
+    def plot(self, path: str | os.PathLike, *, target_labels: Iterable[int] | None = None) -> pathlib.Path:
+        """Draws both domains on one map, before and after: where they lie apart, and which classes meet.
+
+        Args:
+            path: the file to write. Its ending says the format.
+            target_labels: the class number of each of the target's examples, in their order, where they are known after
+                all: rings then have the true colour, and the accuracy is said. If not given, they have the colour of
+                what the model says.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: where there are not as many labels as the target has examples.
+        """
+        from keras_transfer.evaluation.plots.map import Cloud, draw_map
+
+        true = None if target_labels is None else self._checked(target_labels)
+        clouds = []
+        for when in ("before", "after"):
+            seen: Look = getattr(self, when)
+            source, target = seen.features
+            rows = [some(count, self.seed) for count in (len(self.source_labels), len(seen.said))]
+            groups = np.concatenate([self.source_labels[rows[0]], (seen.said if true is None else true)[rows[1]]])
+            right = "" if true is None else f", accuracy {percent(np.mean(seen.said == true))}"
+            clouds.append(
+                Cloud(
+                    f"{when}: proxy A-distance {seen.gap.proxy_a:.2f}{right}",
+                    on_a_plane(np.concatenate([source, target]), seed=self.seed),
+                    groups,
+                    self.classes,
+                    hollow=np.repeat([False, True], [len(source), len(target)]),
+                )
+            )
+        facts = "dots: the source, by its labels · rings: the target, by " + (
+            "what the model says" if true is None else "labels that the adaptation has not seen"
+        )
+        return draw_map(clouds, path, title=f"Two domains, before and after {self.method!r}", facts=facts)
+
+    def _checked(self, labels: Iterable[int]) -> np.ndarray:
+        labels = np.asarray(list(labels))
+        if labels.shape != self.after.said.shape or not np.isin(labels, np.arange(len(self.classes))).all():
+            raise ValueError(
+                explain(
+                    "`target_labels` are not those of the target's examples.",
+                    given=f"{len(labels)} labels",
+                    expected=f"{len(self.after.said)} numbers from 0 to {len(self.classes) - 1}",
+                )
+            )
+        return labels
 
     def __str__(self) -> str:
         rows = [["", "before", "after"]]
@@ -105,8 +171,8 @@ def look(
         seed: of the measures.
     """
     said = predict_split(model, target, target.train).argmax(axis=-1)
-    counts = np.bincount(said, minlength=model.output_shape[-1])
-    return Look(gap(*features, seed=seed), accuracy, tuple((counts / counts.sum()).tolist()))
+    kept = tuple(each[some(len(each), seed)] for each in features)
+    return Look(gap(*kept, seed=seed), accuracy, shares(said, model.output_shape[-1]), said, kept)
 
 
 def accuracy(model: keras.Model, source: Splits) -> float | None:
@@ -115,17 +181,26 @@ def accuracy(model: keras.Model, source: Splits) -> float | None:
     return None if split is None else float(np.mean(predict_split(model, source, split).argmax(-1) == split.labels))
 
 
-def shares(split: Split) -> tuple[float, ...]:
-    """How much of a split each class has."""
-    return tuple(count / len(split) for count in split.counts.values())
+def shares(numbers: np.ndarray, classes: int) -> tuple[float, ...]:
+    """How much of some examples each class has.
+
+    Example:
+
+    >>> shares(np.array([0, 0, 2, 0]), 3)
+    (0.75, 0.0, 0.25)
+    """
+    counts = np.bincount(numbers, minlength=classes)
+    return tuple((counts / counts.sum()).tolist())
 
 
-def notes(source_shares: Sequence[float], after: Look, classes: Sequence[str], target_examples: int) -> tuple[str, ...]:
+def notes(
+    source_shares: Sequence[float], target_shares: Sequence[float], classes: Sequence[str], target_examples: int
+) -> tuple[str, ...]:
     """What a reader of results should know.
 
     Example:
 
-    >>> found = notes((0.5, 0.5), Look(Gap(0, 0, 0), None, (0.95, 0.05)), ("ant", "bee"), 100)
+    >>> found = notes((0.5, 0.5), (0.95, 0.05), ("ant", "bee"), 100)
     >>> print(found[1])
     of the target 95 % are taken for 'ant', of the source 50 % are: either the shares differ, or the adaptation failed
     """
@@ -133,11 +208,11 @@ def notes(source_shares: Sequence[float], after: Look, classes: Sequence[str], t
         "the domains are brought to one distribution, which is right where the classes have the same shares in both; "
         "where they have not, it mixes classes (Zhao et al. 2019, arXiv:1901.09453)"
     ]
-    differences = np.subtract(after.shares, source_shares)
+    differences = np.subtract(target_shares, source_shares)
     if np.abs(differences).sum() / 2 > UNLIKE:
         worst = int(np.argmax(differences))
         said.append(
-            f"of the target {percent(after.shares[worst], 0)} are taken for {classes[worst]!r}, of the source "
+            f"of the target {percent(target_shares[worst], 0)} are taken for {classes[worst]!r}, of the source "
             f"{percent(source_shares[worst], 0)} are: either the shares differ, or the adaptation failed"
         )
     if target_examples < FEW:

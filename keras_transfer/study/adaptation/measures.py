@@ -47,7 +47,7 @@ def gap(source: np.ndarray, target: np.ndarray, *, seed: int = 0) -> Gap:
         target: likewise.
         seed: of which examples are taken where there are more than 2,000, and of the parts of the cross-validation.
     """
-    source, target = (_some(features, seed).astype("float64") for features in (source, target))
+    source, target = (features[some(len(features), seed)].astype("float64") for features in (source, target))
     spread = np.sqrt(source.var(axis=0) / 2 + target.var(axis=0) / 2)
     spread = np.where(spread > 0, spread, 1.0)
     means = np.sqrt(np.mean(((source.mean(0) - target.mean(0)) / spread) ** 2))
@@ -85,7 +85,12 @@ def _proxy_a(source: np.ndarray, target: np.ndarray, seed: int) -> float:
     return float(np.clip(2 * (1 - 2 * (1 - right)), 0.0, 2.0))
 
 
-def _some(features: np.ndarray, seed: int) -> np.ndarray:
-    if len(features) <= MOST_EXAMPLES:
-        return features
-    return features[np.random.default_rng(seed).permutation(len(features))[:MOST_EXAMPLES]]
+def some(count: int, seed: int) -> np.ndarray:
+    """The numbers of all examples, in order; of 2,000 drawn at random where there are more.
+
+    Example:
+
+    >>> some(3, seed=0).tolist(), len(some(5_000, seed=0))
+    ([0, 1, 2], 2000)
+    """
+    return np.sort(np.random.default_rng(seed).permutation(count)[:MOST_EXAMPLES])

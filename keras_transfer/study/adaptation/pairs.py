@@ -10,6 +10,7 @@ from keras_transfer.backbones.blocks import Block, blocks
 from keras_transfer.backbones.cut import catching
 from keras_transfer.builders.outputs import compile_as_classifier, gives_logits
 from keras_transfer.data.splits import Splits
+from keras_transfer.errors import explain
 from keras_transfer.plans.fates import Fate, fates
 from keras_transfer.plans.plan import Stage
 from keras_transfer.training import compilation
@@ -40,9 +41,26 @@ class Paired(keras.Model):
 
 
 def entry_of_head(model: keras.Model) -> keras.layers.Layer:
-    """The lowest layer of the head that has weights or drops: what enters it are the features."""
+    """The lowest layer of the head that has weights or drops: what enters it are the features.
+
+    Raises:
+        ValueError: where the model has no head, or one that is called on more than a vector for each example.
+    """
     head = blocks(model).head
-    return next(layer for layer in head.layers if layer.weights or isinstance(layer, keras.layers.Dropout))
+    own = [] if head is None else [layer for layer in head.layers if layer.weights or _drops(layer)]
+    if not own or len(own[0].input.shape) != 2:
+        raise ValueError(
+            explain(
+                f"{model.name} has no features to adapt.",
+                given=f"its head is called on {own[0].input.shape}" if own else "no head",
+                expected="a classifier whose head is called on one vector for each example",
+            )
+        )
+    return own[0]
+
+
+def _drops(layer: keras.Layer) -> bool:
+    return isinstance(layer, keras.layers.Dropout)
 
 
 def train(

@@ -2,11 +2,14 @@ import keras
 import numpy as np
 import pytest
 from bodies import classifier, dark_and_light, pictures
+from figures import assert_a_picture, assert_legible, words
+from readers import text_classifier
 
 import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.data.splits import Split
 from keras_transfer.study.adaptation.domains import without_labels
+from keras_transfer.study.adaptation.pairs import entry_of_head
 
 ONE_EPOCH = kt.Stage("all", epochs=1, learning_rate=1e-3, batch_norm="adapt")
 
@@ -27,20 +30,15 @@ class _Sealed(Split):
         raise AssertionError("somebody looked at the labels")
 
 
-def _weights_after(target, method, **options):
-    keras.utils.set_random_seed(0)
-    model = classifier()
-    kt.adapt(model, dark_and_light(), target, method, verbose=False, **options)
-    return state.values(model)
-
-
 @pytest.mark.parametrize("method", ["statistics", "coral", "adversarial"])
 def test_labels_of_the_target_are_never_looked_at(method):
-    target, sealed = _target(), _target()
+    sealed, model = _target(), classifier()
     sealed.train, sealed.validation = _Sealed(sealed.train), _Sealed(sealed.validation)
+    with pytest.raises(AssertionError, match="somebody looked"):
+        sealed.fingerprint  # noqa: B018
     options = {} if method == "statistics" else {"stage": ONE_EPOCH}
-    known, hidden = (_weights_after(each, method, **options) for each in (target, sealed))
-    assert all(map(np.array_equal, known, hidden))
+    found = kt.adapt(model, dark_and_light(), sealed, method, verbose=False, **options)
+    assert sum(found.after.shares) == pytest.approx(1)
 
 
 def test_what_is_left_of_the_target_has_no_labels_classes_or_other_splits():
@@ -111,6 +109,63 @@ def test_with_frozen_batch_norms_a_stage_moves_no_statistics():
         if "seed" not in i.path and not np.array_equal(before[i.path], v)
     }
     assert moved == {"block3_conv/kernel", "block3_conv/bias", "head/kernel", "head/bias"}
+
+
+def test_bare_pictures_are_batched_and_augmented_as_the_source_is():
+    source = dark_and_light(augment="strong", batch_size=5)
+    blind = without_labels(classifier(), pictures(12), like=source)
+    assert (blind.augment, blind.augmentation, blind.batch_size) == ("strong", source.augmentation, 5)
+    assert without_labels(classifier(), pictures(3), like=source).batch_size == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "step"),
+    [
+        ("statistics", {}, "the target's 16 features have the source's mean and spread"),
+        ("coral", {"stage": kt.Stage("all", epochs=1, learning_rate=1e-3)}, "1 epochs of stage 'all' on both domains"),
+    ],
+)
+def test_texts_are_adapted_as_pictures_are(method, options, step):
+    good, bad = ["it was a very good film", "fine and good", "the film was fine"], ["bad", "not good", "a bad film"]
+    source = kt.data.texts((good * 4 + bad * 4, ["good"] * 12 + ["bad"] * 12), batch_size=8)
+    model = text_classifier()
+    target = ["very fine", "it was bad and not fine", "the"] * 5
+    before = kt.predict(model, target)
+    found = kt.adapt(model, source, target, method, verbose=False, **options)
+    assert any(each.startswith(step) for each in found.steps)
+    assert found.after.said.shape == (15,)
+    # The same text, wherever it stood in its batch.
+    np.testing.assert_array_equal(found.after.said, np.tile(found.after.said[:3], 5))
+    assert np.abs(kt.predict(model, target) - before).max() > 1e-3
+
+
+def test_what_was_said_of_the_target_is_in_its_order():
+    model, source = classifier(), dark_and_light()
+    x = pictures(40) * np.linspace(0, 1, 40)[:, None, None, None]
+    found = kt.adapt(model, source, x, align="features", verbose=False)
+    np.testing.assert_array_equal(found.after.said, kt.predict(model, x).argmax(-1))
+    assert 0 < found.after.said.mean() < 1
+    features = kt.embed(model, x) @ model.get_layer("head").kernel.numpy() + model.get_layer("head").bias.numpy()
+    np.testing.assert_array_equal(features.argmax(-1), found.after.said)
+
+
+def test_both_domains_are_drawn_before_and_after(tmp_path, drawn):
+    found = kt.adapt(classifier(), dark_and_light(), 0.3 * pictures(40), align="features", verbose=False)
+    path = found.plot(tmp_path / "map.png", target_labels=[0, 1] * 20)
+    assert_a_picture(path, (1200, 1700), (700, 1200))
+    right = np.mean(found.after.said == [0, 1] * 20)
+    assert f"after: proxy A-distance {found.after.gap.proxy_a:.2f}, accuracy {100 * right:.1f} %" in words(drawn[0])
+    assert_legible(drawn[0])
+    with pytest.raises(ValueError, match="40 numbers from 0 to 1"):
+        found.plot(tmp_path / "map.png", target_labels=[0, 1, 2])
+
+
+def test_a_head_on_a_feature_map_is_refused():
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(2, 16, name="scores")(keras.layers.Conv2D(4, 3, padding="same")(inputs))
+    model = keras.Model(inputs, keras.layers.Flatten()(x))
+    with pytest.raises(ValueError, match="one vector for each example"):
+        entry_of_head(model)
 
 
 def test_shares_unlike_the_sources_are_said():
