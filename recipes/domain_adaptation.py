@@ -90,7 +90,8 @@ def digits(seed: int, out: pathlib.Path) -> None:
             if name == "faint" and method == "statistics":
                 look(found, model, x[:600], labels[900:1500], out)
             accuracies.append(kt.evaluate(model, unseen, "test").accuracy)
-        print(f"{name:<13}{accuracies[0]:>13.3f}  " + "  ".join(f"{each:>11.3f}" for each in accuracies[1:]), flush=True)
+        adapted = "  ".join(f"{accuracy:>11.3f}" for accuracy in accuracies[1:])
+        print(f"{name:<13}{accuracies[0]:>13.3f}  {adapted}", flush=True)
 
 
 def look(found: kt.Adaptation, model: keras.Model, x: np.ndarray, labels: np.ndarray, out: pathlib.Path) -> None:

@@ -83,8 +83,8 @@ class Agreement:
 
     def __str__(self) -> str:
         return (
-            f"purity {percent(self.purity)}, normalised mutual information {self.mutual_information:.2f}, adjusted Rand "
-            f"index {self.adjusted_rand:.2f}; of five neighbours {percent(self.neighbours)} are of the same class "
+            f"purity {percent(self.purity)}, normalised mutual information {self.mutual_information:.2f}, "
+            f"adjusted Rand index {self.adjusted_rand:.2f}; of five neighbours {percent(self.neighbours)} are of the same class "
             f"(by chance {percent(self.by_chance)})"
         )
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from keras_transfer import errors
-from keras_transfer.evaluation.plots.sheet import INK, LABEL_SIZE, MARGIN, MUTED, RULE, Sheet, open_sheet
+from keras_transfer.evaluation.plots.sheet import INK, MARGIN, MUTED, RULE, Sheet, open_sheet
 
 # Okabe and Ito's colours stay apart for every common kind of colour blindness; black and yellow are left out, which
 # are text and too light here. What goes beyond them has another shape.

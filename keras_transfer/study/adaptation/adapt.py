@@ -195,6 +195,8 @@ def _what_is_aligned(model: keras.Model, align: Align, stage: Stage | None) -> t
 
 
 def default_stage(model: keras.Model) -> Stage:
+    """What trains where nothing else is asked for: all of it, its lower blocks slower, and each domain normalised by
+    its own statistics."""
     if any(tensor.name == "token_ids" for tensor in model.inputs):  # a transformer takes a tenth of a CNN's rate
         return Stage("all", epochs=4, learning_rate=1e-4, layer_decay=0.85)
     batch_norm = "adapt" if batch_norms(model) else "frozen"
@@ -228,7 +230,7 @@ def _checked(
     _check("stage.adapters", stage.adapters, stage.adapters is None, "none")
     _check("stage.patience", stage.patience, stage.patience is None, "None: nothing is chosen, for want of labels")
     _check("stage.safeguard", stage.safeguard, not stage.safeguard, "False: nothing is chosen, for want of labels")
-    _check("stage.start", stage.start, stage.start != "random", "'pretrained'; the argument `head` says how it starts")
+    _check("stage.start", stage.start, stage.start == "pretrained", "'pretrained': how it starts, `head` says")
     return stage
 
 
