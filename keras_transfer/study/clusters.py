@@ -84,8 +84,8 @@ class Agreement:
     def __str__(self) -> str:
         return (
             f"purity {percent(self.purity)}, normalised mutual information {self.mutual_information:.2f}, "
-            f"adjusted Rand index {self.adjusted_rand:.2f}; of five neighbours {percent(self.neighbours)} are of the same class "
-            f"(by chance {percent(self.by_chance)})"
+            f"adjusted Rand index {self.adjusted_rand:.2f}; of five neighbours {percent(self.neighbours)} are of the "
+            f"same class (by chance {percent(self.by_chance)})"
         )
 
 
