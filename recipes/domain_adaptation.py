@@ -79,7 +79,8 @@ def digits(seed: int, out: pathlib.Path) -> None:
     print("changed      no adaptation  " + "  ".join(f"{name:>11}" for name in (*METHODS, "oracle")))
     for name, change in CHANGES.items():
         x = change(pictures[900:], np.random.default_rng(seed)).clip(0, 255).astype("uint8")
-        unseen = kt.data.images({"train": (x[:600], labels[900:1500]), "test": (x[600:], labels[1500:])}, seed=seed)
+        parts = {"train": (x[:600], labels[900:1500]), "test": (x[600:], labels[1500:])}
+        unseen = kt.data.images(parts, augment="none", seed=seed)
         accuracies = []
         for method in (None, *METHODS, "oracle"):
             model.set_weights(weights)

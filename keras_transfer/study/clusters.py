@@ -16,6 +16,8 @@ from keras_transfer.study.plane import on_a_plane, unit
 BEGINNINGS = 10
 # Neighbours that are asked for their class.
 ASKED = 5
+# Pictures of a cluster that are drawn.
+SHOWN = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -185,9 +187,15 @@ class Clusters:
             of, numbers = self._names(labels, classes)
             clouds.append(Cloud("the same places, by label", places, numbers, of))
             names = [f"{number}: {percent(share, 0)} {name}" for number, (name, share) in enumerate(found.names)]
-            facts = str(found)
+            facts = (
+                f"purity {percent(found.purity, 0)}, mutual information {found.mutual_information:.2f}, adjusted Rand "
+                f"index {found.adjusted_rand:.2f} · neighbours of the same class: {percent(found.neighbours, 0)}"
+            )
         strips = [
-            (f"{name} ({size:,})", [] if pictures is None else [pictures[number] for number in self.typical(cluster)])
+            (
+                f"{name} ({size:,})",
+                [] if pictures is None else [pictures[number] for number in self.typical(cluster, SHOWN)],
+            )
             for cluster, (name, size) in enumerate(zip(names, self.sizes, strict=True))
         ]
         title = f"{len(self.of):,} examples in {len(self)} clusters"

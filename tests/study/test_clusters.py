@@ -119,7 +119,7 @@ def test_clusters_are_drawn_with_their_most_typical_pictures(tmp_path, drawn):
     assert_a_picture(path, (1200, 1700), (900, 1600))
     (figure,) = drawn
     shown = [panel.images[0].get_array()[0, 0, 0] for panel in figure.axes if panel.images]
-    assert shown == [number for cluster in range(3) for number in found.typical(cluster)]
+    assert shown == [number for cluster in range(3) for number in found.typical(cluster, 8)]
     assert "60 examples in 3 clusters" in words(figure)
     assert "1: 100 % bee (20)" in words(figure)
     assert_legible(figure)

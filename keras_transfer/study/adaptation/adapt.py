@@ -155,7 +155,7 @@ class _Job:
         if stage is None:
             return []
         source, target = self.domains["source"], self.domains["target"]
-        self.say(f"{stage.epochs} epochs of stage {stage.name!r} on both domains")
+        self.say(f"{stage.epochs} epoch{'s' * (stage.epochs > 1)} of stage {stage.name!r} on both domains")
         return pairs.train(self.model, penalty, source, target, stage, seed=self._seed, verbose=self._verbose)
 
     def fold(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:

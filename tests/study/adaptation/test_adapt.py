@@ -122,7 +122,7 @@ def test_bare_pictures_are_batched_and_augmented_as_the_source_is():
     ("method", "options", "step"),
     [
         ("statistics", {}, "the target's 16 features have the source's mean and spread"),
-        ("coral", {"stage": kt.Stage("all", epochs=1, learning_rate=1e-3)}, "1 epochs of stage 'all' on both domains"),
+        ("coral", {"stage": kt.Stage("all", epochs=1, learning_rate=1e-3)}, "1 epoch of stage 'all' on both domains"),
     ],
 )
 def test_texts_are_adapted_as_pictures_are(method, options, step):
