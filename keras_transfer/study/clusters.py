@@ -191,15 +191,16 @@ class Clusters:
                 f"purity {percent(found.purity, 0)}, mutual information {found.mutual_information:.2f}, adjusted Rand "
                 f"index {found.adjusted_rand:.2f} · neighbours of the same class: {percent(found.neighbours, 0)}"
             )
-        strips = [
-            (
-                f"{name} ({size:,})",
-                [] if pictures is None else [pictures[number] for number in self.typical(cluster, SHOWN)],
-            )
-            for cluster, (name, size) in enumerate(zip(names, self.sizes, strict=True))
-        ]
+        strips = (
+            []
+            if pictures is None
+            else [
+                (f"{name} ({self.sizes[cluster]:,})", [pictures[number] for number in self.typical(cluster, SHOWN)])
+                for cluster, name in enumerate(names)
+            ]
+        )
         title = f"{len(self.of):,} examples in {len(self)} clusters"
-        return draw_map(clouds, path, title=title, facts=facts, strips=strips if pictures is not None else ())
+        return draw_map(clouds, path, title=title, facts=facts, strips=strips)
 
     def _names(self, labels: Iterable[Any], classes: Sequence[str] | None) -> tuple[list[str], np.ndarray]:
         """The names of the classes, and each example's number among them."""
