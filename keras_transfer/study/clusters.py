@@ -90,6 +90,14 @@ class Agreement:
             f"same class (by chance {percent(self.by_chance)})"
         )
 
+    @property
+    def in_short(self) -> str:
+        """On a line."""
+        return (
+            f"purity {percent(self.purity, 0)}, mutual information {self.mutual_information:.2f}, adjusted Rand index "
+            f"{self.adjusted_rand:.2f} · neighbours of the same class: {percent(self.neighbours, 0)}"
+        )
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clusters:
@@ -180,25 +188,18 @@ class Clusters:
         places = on_a_plane(self.features, seed=seed)
         names = [f"cluster {number}" for number in range(len(self))]
         clouds = [Cloud("by cluster, found without labels", places, self.of, names)]
-        facts = f"k-means on features of length 1; silhouette {self.silhouette:.2f}"
+        facts = f"k-means on features of length 1, silhouette {self.silhouette:.2f}"
         if labels is not None:
-            labels = list(labels)
-            found = self.agreement(labels, classes)
             of, numbers = self._names(labels, classes)
             clouds.append(Cloud("the same places, by label", places, numbers, of))
+            found = self.agreement(numbers, of)
             names = [f"{number}: {percent(share, 0)} {name}" for number, (name, share) in enumerate(found.names)]
-            facts = (
-                f"purity {percent(found.purity, 0)}, mutual information {found.mutual_information:.2f}, adjusted Rand "
-                f"index {found.adjusted_rand:.2f} · neighbours of the same class: {percent(found.neighbours, 0)}"
-            )
-        strips = (
-            []
-            if pictures is None
-            else [
-                (f"{name} ({self.sizes[cluster]:,})", [pictures[number] for number in self.typical(cluster, SHOWN)])
-                for cluster, name in enumerate(names)
-            ]
-        )
+            facts = found.in_short
+        strips = []
+        if pictures is not None:
+            names = [f"{name} ({size:,})" for name, size in zip(names, self.sizes, strict=True)]
+            typical = [self.typical(cluster, SHOWN) for cluster in range(len(self))]
+            strips = [(name, [pictures[n] for n in some]) for name, some in zip(names, typical, strict=True)]
         title = f"{len(self.of):,} examples in {len(self)} clusters"
         return draw_map(clouds, path, title=title, facts=facts, strips=strips)
 
