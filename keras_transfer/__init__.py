@@ -22,8 +22,11 @@ from keras_transfer.plans.methods import (
     staged_fine_tuning,
 )
 from keras_transfer.plans.plan import Plan, Stage
+from keras_transfer.study.adaptation.adapt import adapt
+from keras_transfer.study.adaptation.adaptation import Adaptation
 from keras_transfer.study.advice import Advice
 from keras_transfer.study.advise import advise
+from keras_transfer.study.clusters import Agreement, Clusters, Neighbours, clusters, neighbours
 from keras_transfer.study.compare import compare
 from keras_transfer.study.comparison import Comparison
 from keras_transfer.study.embedding import embed
@@ -97,4 +100,12 @@ __all__ = [  # noqa: RUF022 - in reading order
     "Pitfalls",
     "advise",
     "Advice",
+    "neighbours",
+    "Neighbours",
+    "clusters",
+    "Clusters",
+    "Agreement",
+    # labels in one domain, none in the other
+    "adapt",
+    "Adaptation",
 ]
