@@ -22,11 +22,17 @@ from keras_transfer.plans.methods import (
     staged_fine_tuning,
 )
 from keras_transfer.plans.plan import Plan, Stage
+from keras_transfer.study.adaptation.adapt import adapt
+from keras_transfer.study.adaptation.adaptation import Adaptation
 from keras_transfer.study.advice import Advice
 from keras_transfer.study.advise import advise
+from keras_transfer.study.clusters import Agreement, Clusters, Neighbours, clusters, neighbours
+from keras_transfer.study.compare import compare
+from keras_transfer.study.comparison import Comparison
 from keras_transfer.study.embedding import embed
 from keras_transfer.study.learning_rate import LearningRates, find_learning_rate
 from keras_transfer.study.pitfalls import Pitfalls, pitfalls
+from keras_transfer.study.source import Source
 from keras_transfer.training import cache
 from keras_transfer.training.audit import AuditError
 from keras_transfer.training.callbacks import NonFiniteLossError
@@ -84,10 +90,22 @@ __all__ = [  # noqa: RUF022 - in reading order
     "evaluate",
     "Report",
     "LanguageReport",
+    # which method, and did transfer help
+    "compare",
+    "Comparison",
+    "Source",
     # evidence
     "embed",
     "pitfalls",
     "Pitfalls",
     "advise",
     "Advice",
+    "neighbours",
+    "Neighbours",
+    "clusters",
+    "Clusters",
+    "Agreement",
+    # labels in one domain, none in the other
+    "adapt",
+    "Adaptation",
 ]

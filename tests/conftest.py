@@ -66,3 +66,18 @@ def shared() -> pathlib.Path:
     if not SHARED.is_dir():
         pytest.skip(f"NOT TESTED: the shared data folder is missing: {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved in this test, so that what stands on them can be read."""
+    from matplotlib.figure import Figure
+
+    figures, save = [], Figure.savefig
+
+    def savefig(figure, *arguments, **options):
+        save(figure, *arguments, **options)
+        figures.append(figure)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return figures

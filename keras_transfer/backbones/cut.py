@@ -37,7 +37,7 @@ class _Split:
     def capture(self, call: Call, values: Mapping[int, Any], training: bool | None) -> Any:
         """What the last layer below the cut makes."""
         last = self.below[-1]
-        with _catching(last, "outputs") as caught:
+        with catching(last, "outputs") as caught:
             call.run(values, training)
         self.handed_on = keras.tree.map_structure(lambda tensor: tensor is not None, caught[-1])
         tensors = [tensor for tensor in keras.tree.flatten(caught[-1]) if tensor is not None]
@@ -54,12 +54,12 @@ class _Split:
 
         with contextlib.ExitStack() as replaced:
             for layer in self.below:
-                replaced.enter_context(_calling(layer, standing_in))
+                replaced.enter_context(calling(layer, standing_in))
             return call.run({**values, self.stands_in: made}, training)
 
 
 @contextlib.contextmanager
-def _calling(layer: keras.Layer, function: Any) -> Iterator[None]:
+def calling(layer: keras.Layer, function: Any) -> Iterator[None]:
     """Lets a layer do something else when it is called."""
     before = vars(layer).get("call")
     layer.call = function
@@ -73,7 +73,7 @@ def _calling(layer: keras.Layer, function: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _catching(layer: keras.Layer, what: Literal["inputs", "outputs"]) -> Iterator[list[Any]]:
+def catching(layer: keras.Layer, what: Literal["inputs", "outputs"]) -> Iterator[list[Any]]:
     """Notes what a layer is called on, or what it makes."""
     caught: list[Any] = []
     own_call = layer.call
@@ -83,7 +83,7 @@ def _catching(layer: keras.Layer, what: Literal["inputs", "outputs"]) -> Iterato
         caught.append(made if what == "outputs" else args[0] if args else next(iter(kwargs.values())))
         return made
 
-    with _calling(layer, call):
+    with calling(layer, call):
         yield caught
 
 
@@ -250,7 +250,7 @@ class Cut:
         """
         above = self._layers_above()
         with contextlib.ExitStack() as watching:
-            seen = [watching.enter_context(_catching(layer, "inputs")) for layer in above]
+            seen = [watching.enter_context(catching(layer, "inputs")) for layer in above]
             self.model(inputs, training=False)
             whole = [calls[:] for calls in seen]
             for calls in seen:
@@ -280,7 +280,7 @@ class Cut:
                 return self.above([kept[str(n)] for n in range(len(kept))], inputs.get(INPUTS, {}), training)
             return own_call(inputs, training=training, mask=mask, **kwargs)
 
-        with _calling(model, call):
+        with calling(model, call):
             model.input_spec = []
             try:
                 yield
@@ -309,7 +309,7 @@ class InputsOf(keras.Model):
         self._read = layer
 
     def call(self, inputs):
-        with _catching(self._read, "inputs") as caught:
+        with catching(self._read, "inputs") as caught:
             self.whole(inputs, training=False)
         return caught[-1]
 

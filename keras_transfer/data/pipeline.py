@@ -340,6 +340,50 @@ def gathered_batches(
     return fed
 
 
+def ordered_batches(tensors: Any, order: np.ndarray, batch_size: int) -> Dataset:
+    """Batches of rows of arrays, once, in an order that is known.
+
+    Args:
+        tensors: as for `gathered_batches`.
+        order: the numbers of the rows.
+        batch_size: rows per batch; the last may have fewer.
+
+    Example:
+
+    >>> batches = ordered_batches(np.array([5, 6, 7]), np.array([2, 0, 1]), 2)
+    >>> [batch.tolist() for batch in batches.as_numpy_iterator()]
+    [[7, 5], [6]]
+    """
+    tensors = tf.nest.map_structure(lambda tensor: tf.constant(tensor[order]), tensors)
+
+    def batch(step: tf.Tensor) -> Any:
+        rows = slice(step * batch_size, (step + 1) * batch_size)
+        return tf.nest.map_structure(lambda tensor: tensor[rows], tensors)
+
+    return _fed(Dataset.range(-(-len(order) // batch_size)).map(batch))
+
+
+def side_by_side(source: Dataset, target: Dataset) -> Dataset:
+    """Batches of two domains together, as long as there are both; of the second x alone is taken.
+
+    Returns:
+        ({"source": x, "target": x of the target}, {"logits": y of the source, "penalty": zeros}).
+
+    Example:
+
+    >>> source = Dataset.from_tensor_slices(([1, 2], [10, 20]))
+    >>> x, y = list(side_by_side(source, Dataset.from_tensor_slices(([3, 4, 5], [0, 0, 0]))).as_numpy_iterator())[1]
+    >>> int(x["source"]), int(x["target"]), int(y["logits"])
+    (2, 4, 20)
+    """
+
+    def together(labelled: tuple, unlabelled: tuple) -> tuple:
+        y = {"logits": labelled[1], "penalty": tf.zeros_like(labelled[1], tf.float32)}
+        return {"source": labelled[0], "target": unlabelled[0]}, y
+
+    return _fed(Dataset.zip((source, target)).map(together))
+
+
 def _pictures(examples: PictureExamples, size: tuple[int, int]) -> Dataset:
     def load(number: np.ndarray) -> np.ndarray:
         if _calls.ending:

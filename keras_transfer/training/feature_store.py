@@ -188,8 +188,12 @@ class OnDisk:
     def whole(self, most_bytes: float) -> list[np.ndarray] | None:
         if any(side < 0 for shape in self.sides for side in shape) or self.largest * len(self) > most_bytes:
             return None
-        runs = [_read_rows(self._files[run.file], run, 0, run.count) for run in self._runs]
-        return [np.concatenate(tensors) for tensors in zip(*runs, strict=True)]
+        first = self._runs[0]
+        every = [np.empty((len(self), *shape), dtype) for shape, dtype in zip(first.shapes, first.dtypes, strict=True)]
+        for run in self._runs:  # one after another: all of them and a joined copy would take twice the memory
+            for tensor, rows in zip(every, _read_rows(self._files[run.file], run, 0, run.count), strict=True):
+                tensor[run.first : run.first + run.count] = rows
+        return every
 
 
 def _sides(shapes: Sequence[Sequence[tuple[int, ...]]]) -> list[list[int]]:

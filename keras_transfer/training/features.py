@@ -30,7 +30,7 @@ _LARGEST = 4e6
 # No more than this share of what is free is taken, of the disk and of the memory.
 _SHARE = 0.5
 # No more than so many bytes are taken from disk into memory.
-_WHOLE = 256e6
+_WHOLE = 128e6
 _BATCH = 32
 
 
@@ -140,22 +140,20 @@ class Features(Batches):
 
         order = self.evaluation_order(split, model)
         order, size = np.arange(len(order)) if in_order else order, self._splits.batch_size
-        last_step = -(-len(order) // size)
-
-        def rows_of(step: int) -> np.ndarray:
-            return order[step * size : (step + 1) * size]
-
         whole = self._whole(split, [None])
         if whole is not None:
-            places = self._places(split)
-            return pipeline.gathered_batches(whole, lambda step: places[rows_of(step)], last_step=last_step)
+            return pipeline.ordered_batches(whole, self._places(split)[order], size)
         batch_of = self._batch_of(split, None)
-        example = batch_of(rows_of(0))
+
+        def batch(step: int) -> tuple:
+            return batch_of(order[step * size : (step + 1) * size])
+
+        example = batch(0)
         return pipeline.computed_batches(
-            lambda step: batch_of(rows_of(step)),
+            batch,
             example=example,
             sides=self._sides(example, split, None),
-            last_step=last_step,
+            last_step=-(-len(order) // size),
         )
 
     def _whole(self, split: Split, views: Sequence[int | None]) -> tuple | None:
@@ -170,7 +168,7 @@ class Features(Batches):
         kept = [self._store.rows(split, view).whole(_WHOLE / len(views)) for view in views]
         if any(tensors is None for tensors in kept):
             return None
-        joined = [np.concatenate(tensors) for tensors in zip(*kept, strict=True)]
+        joined = kept[0] if len(kept) == 1 else [np.concatenate(tensors) for tensors in zip(*kept, strict=True)]
         given = {KEPT: {str(number): tensor for number, tensor in enumerate(joined)}}
         return given, *(np.tile(target, len(views)) for target in targets)
 

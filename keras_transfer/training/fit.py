@@ -35,8 +35,8 @@ from keras_transfer.training.safeguard import safeguard
 from keras_transfer.training.snapshot import Position, Result, Snapshot, Training
 from keras_transfer.training.workdir import Workdir, identify
 
-# Of the steps of an epoch, if their number can be divided so.
-MOST_AT_ONCE = 32
+# Of the steps of an epoch, if their number can be divided so; not in short stages, where tracing them takes longer.
+MOST_AT_ONCE, FEWEST_STEPS = 32, 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -403,7 +403,7 @@ def _train(
         model,
         compilation.optimizer(stage, stage_fates, steps * stage.epochs, settings.precision, pretrained=job.pretrained),
         settings.jit_compile,
-        steps_at_once=_steps_at_once(job, batches, steps),
+        steps_at_once=_steps_at_once(job, batches, steps, stage.epochs),
     )
     model.optimizer.build(model.trainable_variables)
     callbacks = OneTraining([*watching, *settings.callbacks], model=model, epochs=last_epoch, steps=steps)
@@ -426,14 +426,15 @@ def _train(
     callbacks.end()
 
 
-def _steps_at_once(job: _Job, batches: Batches, steps: int) -> int:
+def _steps_at_once(job: _Job, batches: Batches, steps: int, epochs: int) -> int:
     """How many steps of an epoch go by between two looks of Python.
 
     Steps on kept features are so short that Python takes most of their time. Where callbacks of the user's or
     checkpoints may come between them they are taken one by one all the same, and on JAX, where Keras gains nothing.
     """
     is_watched = job.home is not None or job.settings.callbacks
-    if batches is job.splits or is_watched or keras.backend.backend() != "tensorflow":
+    is_short = steps * epochs < FEWEST_STEPS
+    if batches is job.splits or is_watched or is_short or keras.backend.backend() != "tensorflow":
         return 1
     return max(number for number in range(1, MOST_AT_ONCE + 1) if steps % number == 0)
 

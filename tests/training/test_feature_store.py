@@ -94,6 +94,7 @@ def test_a_store_of_many_files_is_one(tmp_path, monkeypatch):
     rows = kept(tmp_path, FACTS, _batches)
     assert len(rows.manifest["files"]) == 3
     assert rows.take(range(10))[0].tolist() == np.arange(30).reshape(10, 3).tolist()
+    assert [tensor.tolist() for tensor in rows.whole(1e9)] == [tensor.tolist() for tensor in rows.take(range(10))]
 
 
 @pytest.mark.parametrize("harm", ["a flipped byte", "a truncated file", "no file", "a flipped byte in the manifest"])

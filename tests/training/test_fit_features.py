@@ -12,7 +12,7 @@ import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.backbones import cut
 from keras_transfer.data import pipeline
-from keras_transfer.training import cache, features
+from keras_transfer.training import cache, features, fit
 
 # Features come out of other batches than the model's own, and each rounds in its way.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -155,17 +155,18 @@ def test_with_two_versions_the_epochs_take_them_in_turn(monkeypatch):
 @pytest.mark.parametrize("data", [_residual, _augmented], ids=["as they are", "versions"])
 def test_features_held_by_tensorflow_are_those_read_row_by_row(monkeypatch, way, data):
     """Small sets are gathered from memory, others read; three epochs take two versions in turn, the first again."""
-    gathered = []
-    gather = pipeline.gathered_batches
-    monkeypatch.setattr(
-        pipeline, "gathered_batches", lambda *args, **options: gathered.append(1) or gather(*args, **options)
-    )
+    used = []
+    for name in ("gathered_batches", "ordered_batches"):
+        make = getattr(pipeline, name)
+        monkeypatch.setattr(
+            pipeline, name, lambda *args, make=make, **options: used.append(make.__name__) or make(*args, **options)
+        )
     held = _trained(data, _stages("head"), cache=way, cache_views=2)
-    assert len(gathered) >= 2
-    gathered.clear()
+    assert set(used) == {"gathered_batches", "ordered_batches"}
+    used.clear()
     monkeypatch.setattr(features, "_WHOLE", 0)
     read = _trained(data, _stages("head"), cache=way, cache_views=2)
-    assert not gathered
+    assert not used
     for value, expected in zip(held[0], read[0], strict=True):
         np.testing.assert_array_equal(value, expected)
     np.testing.assert_array_equal(held[1].probabilities, read[1].probabilities)
@@ -182,6 +183,7 @@ class _Steps(keras.callbacks.Callback):
 @pytest.mark.parametrize("data", [_residual, _bert], ids=["gathered", "computed"])
 def test_several_steps_at_once_are_those_taken_one_by_one(monkeypatch, data):
     """The head's dropout, Adam's counts and the metrics' sums go on from step to step."""
+    monkeypatch.setattr(fit, "FEWEST_STEPS", 1)
     compiled = []
     compile_model = keras.Model.compile
     monkeypatch.setattr(

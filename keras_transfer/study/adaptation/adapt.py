@@ -1,0 +1,251 @@
+"""`adapt`: labels in one domain, none in the other."""
+
+import typing
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from keras_transfer.backbones.cut import InputsOf
+from keras_transfer.data.splits import Splits
+from keras_transfer.errors import explain, nearest
+from keras_transfer.plans.fates import fates
+from keras_transfer.plans.plan import Stage
+from keras_transfer.study.adaptation import adaptation, pairs
+from keras_transfer.study.adaptation.adaptation import Adaptation
+from keras_transfer.study.adaptation.adversarial import DomainAdversary
+from keras_transfer.study.adaptation.coral import Coral
+from keras_transfer.study.adaptation.domains import without_labels
+from keras_transfer.study.adaptation.measures import covariance_distance
+from keras_transfer.study.adaptation.statistics import alignment, batch_norms, fold, lowest_of_head, re_estimate
+from keras_transfer.training.linear_probe import start_from_probe
+from keras_transfer.training.objectives import Classification
+
+Method = Literal["statistics", "coral", "adversarial"]
+Align = Literal["auto", "batch_norm", "features", "both"]
+Head = Literal["probe", "kept"]
+
+
+def adapt(
+    model: keras.Model,
+    source: Splits,
+    target_unlabelled: Any,
+    method: Method = "statistics",
+    *,
+    align: Align = "auto",
+    stage: Stage | None = None,
+    weight: float = 1.0,
+    head: Head = "probe",
+    seed: int = 0,
+    verbose: bool = True,
+) -> Adaptation:
+    """Carries a classifier from a domain with labels to one without (transductive transfer).
+
+    - `"statistics"` trains nothing but the head. Batch norms get the statistics of the source, the head is fitted, and
+      they get those of the target (AdaBN, Li et al. 2016, arXiv:1603.04779). Where there are none, or after them, the
+      target's features get the mean and spread that they have in the source, by the head's own kernel and bias.
+    - `"coral"` trains on the source's labels and on the distance of the two domains' covariances (Deep CORAL, Sun and
+      Saenko 2016, arXiv:1607.01719).
+    - `"adversarial"` trains on the source's labels and against a classifier that tells the domains apart (DANN, Ganin
+      et al. 2016, arXiv:1505.07818).
+
+    No label of the target is read. So nothing is selected by them either: the schedule is fixed beforehand, and the
+    last weights are kept.
+
+    Not for: a target whose classes have other shares than the source's. All three bring the domains to one
+    distribution, and would bring one class to another.
+
+    Args:
+        model: a classifier with the source's classes; it is changed in place, and is for the target then.
+        source: the domain with labels.
+        target_unlabelled: the other: splits, whose training examples are taken and whose labels are not; or pictures
+            or texts as `kt.predict` takes them.
+        method: how.
+        align: for `"statistics"`: `"batch_norm"`, `"features"`, `"both"`, or `"auto"`: batch norms where there are
+            some, else features.
+        stage: for the methods that train: what trains, how fast and for how long. If not given, the whole model at a
+            low rate; batch norms adapt where there are some, each domain then normalised by its own statistics.
+        weight: of the penalty: `"coral"` counts the distance in units of what it was before, `"adversarial"` hands back
+            so much of the domain classifier's gradient in the end.
+        head: `"probe"` begins with logistic regression on the source's features; `"kept"` with the head there is, for a
+            model that was trained on the source, statistics of batch norms included.
+        seed: of everything random.
+        verbose: whether to say what is going on.
+
+    Returns:
+        The `kt.Adaptation`: the model, what was done, and what can be measured without labels.
+
+    Raises:
+        ValueError: if model and data do not fit together, or an argument has no use for the method.
+
+    Example:
+
+    >>> import keras_transfer as kt
+    >>> digits = kt.data.digits(classes=[0, 1], per_class=20)
+    >>> model = kt.image_classifier("MobileNet", digits.classes, weights=None, image_size=32, alpha=0.25)
+    >>> inverted = 255 - digits.peek(digits.train, range(32), model)
+    >>> adapt(model, digits, inverted, verbose=False).steps[-1]
+    'the statistics of 27 batch norms are those of 32 examples of the target'
+    """
+    stage = _checked(model, source, method, align=align, stage=stage, weight=weight, head=head)
+    target = without_labels(model, target_unlabelled, like=source)
+    job = _Job(model, source, target, head == "probe", seed, verbose)
+    follows, folds = _what_is_aligned(model, align, stage)
+    if folds:
+        lowest_of_head(model)  # or the reason why nothing can be folded into it, before anything is changed
+    job.fit_head("the head is fitted to the source's features")
+    features = job.features("source"), job.features("target")
+    before = adaptation.look(model, target, features, adaptation.accuracy(model, source), seed=seed)
+    if follows and job.fits_head:
+        job.take_statistics("source")
+        job.fit_head("the head is fitted to them")
+    history = job.train(stage, _penalty(method, stage, weight, features, source.steps_per_epoch(model)))
+    if follows and history:
+        job.take_statistics("source", say=False)
+    accuracy, on_source = adaptation.accuracy(model, source), job.features("source")
+    if follows:
+        job.take_statistics("target")
+    on_target = job.features("target")
+    if folds:
+        on_target = job.fold(on_source, on_target)
+    after = adaptation.look(model, target, (on_source, on_target), accuracy, seed=seed)
+    labels, classes = source.train.labels, source.classes
+    notes = adaptation.notes(adaptation.shares(labels, len(classes)), after.shares, classes, len(target.train))
+    return Adaptation(method, model, tuple(job.steps), before, after, labels, classes, seed, history, notes)
+
+
+class _Job:
+    """One adaptation under way, and what it has done so far."""
+
+    def __init__(
+        self, model: keras.Model, source: Splits, target: Splits, fits_head: bool, seed: int, verbose: bool
+    ) -> None:
+        self.model, self.domains = model, {"source": source, "target": target}
+        self.fits_head, self._seed, self._verbose = fits_head, seed, verbose
+        self.steps: list[str] = []
+        self._read_by_head = InputsOf(model, pairs.entry_of_head(model))  # one for all: it is traced once
+
+    def say(self, step: str) -> None:
+        self.steps.append(step)
+        if self._verbose:
+            print(step)
+
+    def fit_head(self, step: str) -> None:
+        if self.fits_head:
+            start_from_probe(self.model, self.domains["source"], seed=self._seed)
+            self.say(step)
+
+    def features(self, domain: str) -> np.ndarray:
+        """What the head reads of each training example, shape (examples, features), in their order."""
+        splits = self.domains[domain]
+        batches = splits.evaluation_batches(splits.train, self.model, in_order=False)
+        made = np.asarray(self._read_by_head.predict(batches, verbose=0), "float32")
+        found = np.empty_like(made)
+        found[splits.evaluation_order(splits.train, self.model)] = made
+        return found
+
+    def take_statistics(self, domain: str, *, say: bool = True) -> None:
+        splits = self.domains[domain]
+        re_estimate(self.model, splits, seed=self._seed)
+        if say:
+            count = len(batch_norms(self.model))
+            self.say(f"the statistics of {count} batch norms are those of {len(splits.train)} examples of the {domain}")
+
+    def train(self, stage: Stage | None, penalty: keras.layers.Layer | None) -> list[dict[str, Any]]:
+        if stage is None:
+            return []
+        source, target = self.domains["source"], self.domains["target"]
+        self.say(f"{stage.epochs} epoch{'s' * (stage.epochs > 1)} of stage {stage.name!r} on both domains")
+        return pairs.train(self.model, penalty, source, target, stage, seed=self._seed, verbose=self._verbose)
+
+    def fold(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """The target's features as the head reads them from now on."""
+        scale, shift = alignment(source, target)
+        fold(self.model, scale, shift)
+        self.say(f"the target's {len(scale)} features have the source's mean and spread, by the head's kernel and bias")
+        return target * scale + shift
+
+
+def _penalty(
+    method: Method, stage: Stage | None, weight: float, features: tuple[np.ndarray, np.ndarray], steps: int
+) -> keras.layers.Layer | None:
+    if method == "coral":
+        return Coral(weight / max(covariance_distance(*features), 1e-12))
+    if method == "adversarial":
+        return DomainAdversary(steps * stage.epochs, weight)
+    return None
+
+
+def _what_is_aligned(model: keras.Model, align: Align, stage: Stage | None) -> tuple[bool, bool]:
+    """Whether batch norms take each domain's statistics, and whether features do."""
+    has_batch_norms = bool(batch_norms(model))
+    if stage is not None:
+        return has_batch_norms and stage.batch_norm == "adapt", False
+    if align == "auto":
+        return has_batch_norms, not has_batch_norms
+    if align in ("batch_norm", "both") and not has_batch_norms:
+        raise ValueError(
+            explain(
+                f"{model.name} has no batch norms whose statistics could be the target's.",
+                given=f"align={align!r}",
+                to_mend='align="features"',
+            )
+        )
+    return align in ("batch_norm", "both"), align in ("features", "both")
+
+
+def default_stage(model: keras.Model) -> Stage:
+    """What trains where nothing else is asked for: all of it, its lower blocks slower, and each domain normalised by
+    its own statistics."""
+    if any(tensor.name == "token_ids" for tensor in model.inputs):  # a transformer takes a tenth of a CNN's rate
+        return Stage("all", epochs=4, learning_rate=1e-4, layer_decay=0.85)
+    batch_norm = "adapt" if batch_norms(model) else "frozen"
+    return Stage("all", epochs=10, learning_rate=1e-3, layer_decay=0.85, batch_norm=batch_norm)
+
+
+def _checked(
+    model: keras.Model, source: Splits, method: Method, *, align: Align, stage: Stage | None, weight: float, head: Head
+) -> Stage | None:
+    """The stage of a method that trains, once everything has been found to fit together."""
+    for name, given, choices in (("method", method, Method), ("align", align, Align), ("head", head, Head)):
+        _check_choice(name, given, typing.get_args(choices))
+    if not isinstance(model, keras.Model) or not isinstance(source, Splits):
+        raise ValueError(
+            explain(
+                "What is to be adapted is a model, and from labelled splits.",
+                given=f"{type(model).__name__}, {type(source).__name__}",
+                expected="a keras.Model, and what kt.data.images or kt.data.texts returns",
+            )
+        )
+    Classification().check(model, source)
+    trains = method != "statistics"
+    _check("stage", stage, stage is None or trains, f"None: {method!r} trains nothing but the head")
+    _check("align", align, align == "auto" or not trains, f"'auto': {method!r} has no such choice")
+    _check("weight", weight, weight > 0, "a positive number")
+    _check("weight", weight, weight == 1.0 or trains, f"1.0: {method!r} has no penalty")
+    if not trains:
+        return None
+    stage = stage or default_stage(model)
+    fates(model, stage)
+    _check("stage.adapters", stage.adapters, stage.adapters is None, "none")
+    _check("stage.patience", stage.patience, stage.patience is None, "None: nothing is chosen, for want of labels")
+    _check("stage.safeguard", stage.safeguard, not stage.safeguard, "False: nothing is chosen, for want of labels")
+    _check("stage.start", stage.start, stage.start == "pretrained", "'pretrained': how it starts, `head` says")
+    return stage
+
+
+def _check_choice(name: str, given: object, choices: tuple[str, ...]) -> None:
+    if given not in choices:
+        raise ValueError(
+            explain(
+                f"`{name}` of adapt names no choice.",
+                given=repr(given),
+                nearest=nearest(str(given), choices),
+                expected=", ".join(map(repr, choices)),
+            )
+        )
+
+
+def _check(name: str, given: object, fine: bool, expected: str) -> None:
+    if not fine:
+        raise ValueError(explain(f"`{name}` of adapt is out of place.", given=repr(given), expected=expected))

@@ -1,0 +1,112 @@
+"""Arguments of `compare` that mean nothing are refused here, before anything is built."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_transfer.data.splits import Splits
+from keras_transfer.errors import explain, nearest
+from keras_transfer.training.fit import fit
+
+# What `compare` says itself to `fit`.
+_OWN = ("model", "splits", "plan", "workdir", "seed", "verbose")
+_OF_FIT = tuple(name for name in inspect.signature(fit).parameters if name not in _OWN)
+_OF_COMPARE = ("build", "splits", "plans", "seeds", "epochs", "minutes", "workdir", "source", "verbose")
+
+
+def checked_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """The seeds one by one.
+
+    Raises:
+        ValueError: if there are none.
+
+    Example:
+
+    >>> checked_seeds(3), checked_seeds([7, 9])
+    ((0, 1, 2), (7, 9))
+    """
+    is_count = isinstance(seeds, int) and not isinstance(seeds, bool)
+    chosen = tuple(range(seeds)) if is_count else tuple(seeds) if isinstance(seeds, Sequence) else ()
+    whole = all(isinstance(seed, int) and seed >= 0 for seed in chosen)
+    if not chosen or len(set(chosen)) < len(chosen) or not whole:
+        raise ValueError(
+            explain(
+                "`seeds` names no seeds.",
+                given=repr(seeds),
+                expected="how many, at least 1, or different whole numbers from 0 up",
+            )
+        )
+    return chosen
+
+
+def check(
+    build: object,
+    splits: object,
+    plans: object,
+    *,
+    epochs: object,
+    minutes: object,
+    source: object,
+    fit_options: Mapping[str, Any],
+) -> None:
+    """Raises a `ValueError` for arguments that mean nothing."""
+    _check_functions(
+        "build",
+        build if isinstance(build, Mapping) else {"build": build},
+        "a function that makes a model, not the model: lambda: kt.image_classifier(…); or such functions by name",
+    )
+    _check_functions(
+        "plans", plans, 'functions from a model to a plan by name, for instance {"head only": kt.feature_extraction}'
+    )
+    for name, given, fine, expected in (
+        ("splits", splits, isinstance(splits, Splits), "what kt.data.images or kt.data.texts returns, whole"),
+        ("splits", splits, bool(getattr(splits, "classes", ())), "data with classes: compare is for classifiers"),
+        ("epochs", epochs, epochs is None or (_is_number(epochs, int) and epochs >= 1), "None, or 1 or more"),
+        ("minutes", minutes, minutes is None or (_is_number(minutes) and minutes > 0), "None, or a positive number"),
+    ):
+        if not fine:
+            raise ValueError(explain(f"`{name}` of compare is out of place.", given=repr(given), expected=expected))
+    if epochs is not None and minutes is not None:
+        raise ValueError(
+            explain(
+                "There are two budgets.",
+                given=f"epochs={epochs} and minutes={minutes:g}",
+                expected="one of them; without any, each plan is carried out as it is",
+            )
+        )
+    if source is not None and isinstance(build, Mapping) and len(build) > 1:
+        raise ValueError(
+            explain(
+                "`source` is the task of one body, and several are compared.",
+                given=", ".join(map(repr, build)),
+                to_mend="compare one body at a time to see what each method forgets",
+            )
+        )
+    _check_options(fit_options)
+
+
+def _check_functions(name: str, given: object, expected: str) -> None:
+    named = isinstance(given, Mapping) and given and all(isinstance(key, str) and key for key in given)
+    if not named or not all(map(callable, given.values())) or any(_is_class_or_model(each) for each in given.values()):
+        raise ValueError(explain(f"`{name}` gives nothing to compare.", given=repr(given)[:200], expected=expected))
+
+
+def _is_class_or_model(given: object) -> bool:
+    # A keras.Model is callable as well, and a class would be called for an instance.
+    return isinstance(given, type) or hasattr(given, "layers")
+
+
+def _is_number(given: object, kind: type | tuple[type, ...] = (int, float)) -> bool:
+    return isinstance(given, kind) and not isinstance(given, bool)
+
+
+def _check_options(fit_options: Mapping[str, Any]) -> None:
+    for name, given in fit_options.items():
+        if name not in _OF_FIT:
+            raise ValueError(
+                explain(
+                    "There is no such argument, neither of `compare` nor of `kt.fit` where each run has its own.",
+                    given=f"{name}={given!r}",
+                    nearest=nearest(name, [*_OF_FIT, *_OF_COMPARE]),
+                )
+            )

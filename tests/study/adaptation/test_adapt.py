@@ -1,0 +1,198 @@
+import keras
+import numpy as np
+import pytest
+from bodies import classifier, dark_and_light, pictures
+from figures import assert_a_picture, assert_legible, words
+from readers import text_classifier
+
+import keras_transfer as kt
+from keras_transfer import state
+from keras_transfer.data.splits import Split
+from keras_transfer.study.adaptation.domains import without_labels
+from keras_transfer.study.adaptation.pairs import entry_of_head
+
+ONE_EPOCH = kt.Stage("all", epochs=1, learning_rate=1e-3, batch_norm="adapt")
+
+
+def _target(**options):
+    """More of the same."""
+    return dark_and_light(48, **options)
+
+
+class _Sealed(Split):
+    """A split whose labels nobody may look at."""
+
+    def __init__(self, split):
+        self.name, self.classes, self.examples, self.digests = split.name, split.classes, split.examples, split.digests
+
+    @property
+    def labels(self):
+        raise AssertionError("somebody looked at the labels")
+
+
+def _sealed():
+    """A target whose labels nobody may look at."""
+    target = _target()
+    target.train, target.validation = _Sealed(target.train), _Sealed(target.validation)
+    with pytest.raises(AssertionError, match="somebody looked"):
+        target.fingerprint  # noqa: B018
+    return target
+
+
+def test_what_is_left_of_the_target_has_no_labels_classes_or_other_splits():
+    target = _target()
+    blind = without_labels(classifier(), target)
+    assert (blind.classes, blind.validation, blind.test) == ((), None, None)
+    assert blind.train.labels.tolist() == [0] * len(target.train)
+    assert target.classes == ("dark", "light")
+    assert target.train.labels.sum() > 0
+
+
+@pytest.mark.both_backends
+@pytest.mark.parametrize("method", ["coral", "adversarial"])
+def test_methods_that_train_leave_a_plain_model_and_look_at_no_label_of_the_target(method, tmp_path):
+    model, x = classifier(), pictures(6)
+    found = kt.adapt(model, dark_and_light(), _sealed(), method, stage=ONE_EPOCH, verbose=False)
+    assert found.model is model
+    assert set(found.history[0]) >= {"loss", "logits_loss", "penalty_loss", "logits_accuracy"}
+    model.save(tmp_path / "adapted.keras")
+    opened = keras.saving.load_model(tmp_path / "adapted.keras")
+    np.testing.assert_allclose(opened.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-5)
+    assert not any("adversary" in path or "paired" in path for path in (i.path for i in state.identities(model)))
+
+
+def test_statistics_look_at_no_label_of_the_target():
+    found = kt.adapt(classifier(), dark_and_light(), _sealed(), verbose=False)
+    assert sum(found.after.shares) == pytest.approx(1)
+
+
+@pytest.mark.both_backends
+def test_statistics_make_up_for_pictures_that_are_dimmed():
+    source = dark_and_light(120)
+    dim = [0.3 * source.peek(source.train, [number], classifier())[0] for number in range(len(source.train))]
+    model = classifier()
+    found = kt.adapt(model, source, dim, verbose=False)
+    # Not zero: the padding at the edges is as dark as ever, whatever the pictures are.
+    assert found.after.gap.means < 0.2 * found.before.gap.means
+    # Dimmed, everything is taken for dark.
+    assert found.before.shares == (1.0, 0.0)
+    right = kt.predict(model, np.array(dim)).argmax(-1) == source.train.labels
+    assert right.mean() > 0.95
+
+
+def test_features_alone_are_aligned_by_the_head_and_nothing_else_moves():
+    model, source = classifier(), dark_and_light(120)
+    before = {i.path: v for i, v in zip(state.identities(model), state.values(model), strict=True)}
+    found = kt.adapt(model, source, 0.3 * pictures(40), align="features", verbose=False)
+    moved = {
+        i.path
+        for i, v in zip(state.identities(model), state.values(model), strict=True)
+        if not np.array_equal(before[i.path], v)
+    }
+    assert moved == {"head/kernel", "head/bias"}
+    assert found.after.gap.means == pytest.approx(0, abs=1e-3)
+
+
+def test_a_kept_head_is_the_one_that_was_given():
+    model = classifier()
+    kernel = model.get_layer("head").kernel.numpy()
+    found = kt.adapt(model, dark_and_light(), 0.3 * pictures(40), head="kept", verbose=False)
+    np.testing.assert_array_equal(model.get_layer("head").kernel.numpy(), kernel)
+    assert found.steps == ("the statistics of 4 batch norms are those of 40 examples of the target",)
+
+
+def test_with_frozen_batch_norms_a_stage_moves_no_statistics():
+    model = classifier()
+    stage = kt.Stage("top:1", epochs=1)
+    before = {i.path: v for i, v in zip(state.identities(model), state.values(model), strict=True)}
+    kt.adapt(model, dark_and_light(), _target(), "coral", stage=stage, verbose=False)
+    moved = {
+        i.path
+        for i, v in zip(state.identities(model), state.values(model), strict=True)
+        if "seed" not in i.path and not np.array_equal(before[i.path], v)
+    }
+    assert moved == {"block3_conv/kernel", "block3_conv/bias", "head/kernel", "head/bias"}
+
+
+def test_bare_pictures_are_batched_and_augmented_as_the_source_is():
+    source = dark_and_light(augment="strong", batch_size=5)
+    blind = without_labels(classifier(), pictures(12), like=source)
+    assert (blind.augment, blind.augmentation, blind.batch_size) == ("strong", source.augmentation, 5)
+    assert without_labels(classifier(), pictures(3), like=source).batch_size == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "step"),
+    [
+        ("statistics", {}, "the target's 16 features have the source's mean and spread"),
+        ("coral", {"stage": kt.Stage("all", epochs=1, learning_rate=1e-3)}, "1 epoch of stage 'all' on both domains"),
+    ],
+)
+def test_texts_are_adapted_as_pictures_are(method, options, step):
+    good, bad = ["it was a very good film", "fine and good", "the film was fine"], ["bad", "not good", "a bad film"]
+    source = kt.data.texts((good * 4 + bad * 4, ["good"] * 12 + ["bad"] * 12), batch_size=8)
+    model = text_classifier()
+    target = ["very fine", "it was bad and not fine", "the"] * 5
+    before = kt.predict(model, target)
+    found = kt.adapt(model, source, target, method, verbose=False, **options)
+    assert any(each.startswith(step) for each in found.steps)
+    assert found.after.said.shape == (15,)
+    # The same text, wherever it stood in its batch.
+    np.testing.assert_array_equal(found.after.said, np.tile(found.after.said[:3], 5))
+    assert np.abs(kt.predict(model, target) - before).max() > 1e-3
+
+
+def test_what_was_said_of_the_target_is_in_its_order():
+    model, source = classifier(), dark_and_light()
+    x = pictures(40) * np.linspace(0, 1, 40)[:, None, None, None]
+    found = kt.adapt(model, source, x, align="features", verbose=False)
+    np.testing.assert_array_equal(found.after.said, kt.predict(model, x).argmax(-1))
+    assert 0 < found.after.said.mean() < 1
+    features = kt.embed(model, x) @ model.get_layer("head").kernel.numpy() + model.get_layer("head").bias.numpy()
+    np.testing.assert_array_equal(features.argmax(-1), found.after.said)
+
+
+def test_both_domains_are_drawn_before_and_after(tmp_path, drawn):
+    found = kt.adapt(classifier(), dark_and_light(), 0.3 * pictures(40), align="features", verbose=False)
+    path = found.plot(tmp_path / "map.png", target_labels=[0, 1] * 20)
+    assert_a_picture(path, (1200, 1700), (700, 1200))
+    right = np.mean(found.after.said == [0, 1] * 20)
+    assert f"after: proxy A-distance {found.after.gap.proxy_a:.2f}, accuracy {100 * right:.1f} %" in words(drawn[0])
+    assert_legible(drawn[0])
+    with pytest.raises(ValueError, match="40 numbers from 0 to 1"):
+        found.plot(tmp_path / "map.png", target_labels=[0, 1, 2])
+
+
+def test_a_head_on_a_feature_map_is_refused():
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(2, 16, name="scores")(keras.layers.Conv2D(4, 3, padding="same")(inputs))
+    model = keras.Model(inputs, keras.layers.Flatten()(x))
+    with pytest.raises(ValueError, match="one vector for each example"):
+        entry_of_head(model)
+
+
+def test_shares_unlike_the_sources_are_said():
+    found = kt.adapt(classifier(), dark_and_light(), np.zeros((40, 16, 16, 3)), align="features", verbose=False)
+    assert max(found.after.shares) == 1.0
+    assert "of the target 100 % are taken for" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("corel", {}, "'coral'"),
+        ("statistics", {"stage": ONE_EPOCH}, "`stage` of adapt is out of place"),
+        ("statistics", {"weight": 2.0}, "has no penalty"),
+        ("coral", {"align": "features"}, "has no such choice"),
+        ("coral", {"weight": 0.0}, "a positive number"),
+        ("coral", {"stage": kt.Stage("all", 1, safeguard=True)}, "for want of labels"),
+        ("coral", {"stage": kt.Stage("blok3", 1)}, "block3"),
+        ("statistics", {"head": "prob"}, "'probe'"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_before_anything_changes(method, options, words):
+    model = classifier()
+    before = state.values(model)
+    with pytest.raises(ValueError, match=words):
+        kt.adapt(model, dark_and_light(), _target(), method, verbose=False, **options)
+    assert all(map(np.array_equal, before, state.values(model)))

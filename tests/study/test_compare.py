@@ -1,0 +1,362 @@
+"""Comparisons that are carried out: same seeds, same budget, resumed, broken off, and what is measured of each run."""
+
+import time
+
+import keras
+import numpy as np
+import pytest
+from bodies import dark_and_light, residual_body
+
+import keras_transfer as kt
+from keras_transfer import state
+from keras_transfer.study import compare as module
+from keras_transfer.study import rehearsal, ways
+from keras_transfer.study.memory import watched
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return dark_and_light(48)
+
+
+def build():
+    return kt.image_classifier(residual_body(), ("dark", "light"), preprocessing="tf")
+
+
+PLANS = {
+    "head only": kt.feature_extraction,
+    "fine-tuned": lambda model: kt.staged_fine_tuning(model, epochs=(3, 10), safeguard=False),
+    "from scratch": kt.from_scratch,
+}
+
+
+def _compare(splits, plans=PLANS, **options):
+    return kt.compare(build, splits, plans, **{"seeds": 2, "epochs": 2, "verbose": False} | options)
+
+
+@pytest.mark.both_backends
+def test_every_method_has_its_turn_with_every_seed_and_ends_as_fit_does(splits):
+    plans = {name: PLANS[name] for name in ("head only", "from scratch")}
+    comparison = _compare(splits, plans)
+    assert [(trial.seed, trial.method) for trial in comparison.trials] == [
+        (seed, name) for seed in (0, 1) for name in plans
+    ]
+    assert [method.plan.epochs for method in comparison.methods] == [2, 2]
+    keras.utils.set_random_seed(1)
+    model = build()
+    plan = kt.from_scratch(model, epochs=2)
+    run = kt.fit(model, splits, plan, seed=1, verbose=False)
+    trial = comparison.of("from scratch")[1]
+    np.testing.assert_array_equal(trial.predicted, run.probabilities.argmax(axis=1))
+    assert [row["loss"] for row in trial.history] == [row["loss"] for row in run.history]
+    row = comparison.rows[1]
+    assert row.by_seed[1] == pytest.approx(run.report.accuracy)
+    assert comparison.report("from scratch", 1).macro_f1 == pytest.approx(run.report.macro_f1)
+
+
+def test_what_has_to_be_stored_is_what_differs_from_the_pretrained_weights(splits):
+    plans = PLANS | {"lora": lambda model: kt.lora(model, rank=2, targets="block3_conv")}
+    comparison = _compare(splits, plans, seeds=1)
+    stored = {row.method.name: row.stored_bytes for row in comparison.rows}
+    model = build()
+    whole = sum(value.nbytes for value in state.values(model) if value.dtype == "float32")
+    head = 4 * (8 * 2 + 2)
+    # LoRA on a convolution of 3 x 3 and 8 channels: (9 * 8 + 8) numbers for each rank, and one that scales them.
+    assert stored == {"head only": head, "fine-tuned": stored["fine-tuned"], "from scratch": whole, "lora": head + 644}
+    batch_norms = 4 * 4 * 8 * 4  # four of them, of four times eight numbers, which fine-tuning leaves as they were
+    assert stored["fine-tuned"] == whole - batch_norms
+    trainable = {row.method.name: row.trainable_parameters for row in comparison.rows}
+    assert trainable["head only"] == 18
+    assert trainable["lora"] == 18 + 160
+
+
+def test_a_comparison_that_is_finished_is_read_and_nothing_is_trained(splits, tmp_path, monkeypatch):
+    plans = {name: PLANS[name] for name in ("head only", "from scratch")}
+    first = _compare(splits, plans, seeds=[1], workdir=tmp_path)
+    assert (tmp_path / "comparison.json").read_text() == first.to_json()
+    assert (tmp_path / "from scratch" / "seed_1" / "report.json").exists()
+
+    def refuse(*arguments, **options):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(keras.Model, "fit", refuse)
+    again = _compare(splits, plans, seeds=[1], workdir=tmp_path)
+    assert again.to_json() == first.to_json()
+
+
+class BreakOff(keras.callbacks.Callback):
+    """Ends everything after a step, as Ctrl-C does, and counts the steps."""
+
+    def __init__(self, after=0):
+        super().__init__()
+        self.after, self.steps = after, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        if self.steps == self.after:
+            raise KeyboardInterrupt
+
+
+def test_a_comparison_that_was_broken_off_within_a_run_goes_on_there(splits, tmp_path):
+    count, plans = BreakOff(), {name: PLANS[name] for name in ("head only", "fine-tuned")}
+    whole = _compare(splits, plans, seeds=1, callbacks=[count])
+    per_run = count.steps // len(plans)
+    broken, rest = BreakOff(after=per_run + per_run // 2 + 1), BreakOff()
+    options = {"seeds": 1, "workdir": tmp_path, "checkpoint_steps": 1}
+    with pytest.raises(KeyboardInterrupt):
+        _compare(splits, plans, callbacks=[broken], **options)
+    found = _compare(splits, plans, callbacks=[rest], **options)
+    # No step is carried out twice but the one that was broken off.
+    assert count.steps <= broken.steps + rest.steps <= count.steps + 1
+    for one, other in zip(found.trials, whole.trials, strict=True):
+        assert [row["loss"] for row in one.history] == [row["loss"] for row in other.history]
+        np.testing.assert_array_equal(one.predicted, other.predicted)
+
+
+@pytest.fixture
+def paces(monkeypatch):
+    """Paces that are made up: an epoch of the head takes a second, one of the whole body ten, and tracing nothing."""
+    timed = []
+
+    def rehearsed(model, splits, plan, **options):
+        timed.append(plan.name)
+        return [rehearsal.Pace(0.0, 1.0 if stage.train == "head" else 10.0) for stage in plan]
+
+    monkeypatch.setattr(rehearsal, "rehearsed", rehearsed)
+    return timed
+
+
+def test_minutes_are_the_same_share_for_every_run(splits, tmp_path, paces):
+    plans = {
+        "head only": lambda model: kt.feature_extraction(model, epochs=4),
+        "fine-tuned": lambda model: kt.staged_fine_tuning(model, epochs=(2, 30), safeguard=False),
+        "two stages": lambda model: kt.Plan([kt.Stage("top:2", 3), kt.Stage("all", 3)]),
+    }
+    # 0.85 minutes for three runs: 17 seconds each, but for what timing them took.
+    options = {"epochs": None, "minutes": 0.85, "seeds": 1, "workdir": tmp_path}
+    comparison = _compare(splits, plans, **options)
+    given = {method.name: [stage.epochs for stage in method.plan] for method in comparison.methods}
+    assert given == {"head only": [4], "fine-tuned": [1, 1], "two stages": [1, 1]}
+    (left_out,) = comparison.left_out
+    assert left_out.method == "two stages"
+    assert left_out.problem.startswith("left out: an epoch of each stage takes 20.0 s; timing a few steps of each")
+    assert [len(trial.history) for trial in comparison.trials] == [4, 2, 0]
+    assert "Budget: 0.85 minutes of training in all, the same share for each of 3 runs." in str(comparison)
+    assert "“two stages” was left out: an epoch of each stage takes 20.0 s" in " ".join(str(comparison).split())
+    # What was timed is kept, so that a run that goes on has the same plan.
+    assert len(paces) == 3
+    assert _compare(splits, plans, **options).to_json() == comparison.to_json()
+    assert len(paces) == 3
+
+
+def test_a_few_steps_tell_how_long_an_epoch_takes(splits, monkeypatch):
+    waits = {"training": 0.0, "all": 0.0}
+    train_on = type(splits).training_batches
+
+    def slow(self, *arguments, **options):
+        for batch in train_on(self, *arguments, **options):
+            time.sleep(waits["training"])
+            yield batch
+
+    waits["training"] = 0.05
+    monkeypatch.setattr(type(splits), "training_batches", lambda *a, **o: slow(*a, **o))
+    model = build()
+    plan = kt.Plan([kt.Stage("all", 30)])
+    (found,) = rehearsal.rehearsed(model, splits, plan, seed=0, fit_options={"cache": "off"})
+    steps = splits.steps_per_epoch(model)
+    assert 0.05 * steps < found.epoch < 0.05 * steps + 1.0
+    assert rehearsal.epochs_within(plan, [found], found.once + 7.5 * found.epoch) == 7
+
+
+def test_a_run_that_fails_is_kept_with_its_reason(splits, capsys):
+    plans = {"head only": kt.feature_extraction, "explodes": lambda model: kt.from_scratch(model, learning_rate=1e30)}
+    comparison = _compare(splits, plans, seeds=1, verbose=True)
+    (failed,) = comparison.failed
+    assert failed.method == "explodes"
+    assert failed.problem.startswith("failed: The loss became")
+    assert [row.method.name for row in comparison.rows] == ["head only"]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1].startswith("seed 0  explodes   failed: ")
+
+
+def test_an_audit_that_fails_is_kept_too(splits, monkeypatch):
+    def refuse(*arguments, **options):
+        raise kt.AuditError("block1 moved although it was frozen")
+
+    monkeypatch.setattr(module, "fit", refuse)
+    comparison = _compare(splits, seeds=1)
+    assert {trial.problem for trial in comparison.trials} == {"failed: block1 moved although it was frozen"}
+
+
+def _compared_with(build, splits, plan=kt.from_scratch, seeds=2):
+    return kt.compare(build, splits, {"one": plan}, seeds=seeds, epochs=1, verbose=False)
+
+
+def test_a_builder_that_gives_one_model_again_is_refused_before_anything_is_trained(splits, monkeypatch):
+    monkeypatch.setattr(module, "fit", None)
+    model = build()
+    with pytest.raises(ValueError, match="same model twice"):
+        _compared_with(lambda: model, splits)
+
+
+def test_a_builder_whose_body_was_trained_before_is_refused(splits):
+    body = residual_body()
+
+    def same_body():
+        return kt.image_classifier(body, ("dark", "light"), preprocessing="tf")
+
+    with pytest.raises(ValueError, match=r"(?s)an earlier run has trained.*kernel.*in both.*set_weights\(pretrained\)"):
+        _compared_with(same_body, splits)
+    # What stays as it is may be shared.
+    assert len(_compared_with(same_body, splits, kt.feature_extraction).trials) == 2
+
+
+def test_a_builder_that_is_not_a_function_of_the_seed_is_refused(splits, monkeypatch):
+    monkeypatch.setattr(module, "fit", None)
+    generator = np.random.default_rng(0)
+
+    def built():
+        model = build()
+        model.get_layer("head").bias.assign(generator.normal(size=2))
+        return model
+
+    with pytest.raises(ValueError, match="other weights than before, with the same seed 0"):
+        _compared_with(built, splits, seeds=1)
+
+
+def test_every_method_is_tried_with_every_body_and_scratch_once_where_they_are_alike(splits):
+    bodies = {"one": build, "other": build}
+    plans = {name: PLANS[name] for name in ("head only", "from scratch")}
+    comparison = kt.compare(bodies, splits, plans, seeds=1, epochs=1, verbose=False)
+    assert [(method.name, method.body) for method in comparison.methods] == [
+        ("head only, one", "one"),
+        ("head only, other", "other"),
+        ("from scratch", ""),
+    ]
+    bodies["other"] = lambda: kt.image_classifier(residual_body(width=4), ("dark", "light"), preprocessing="tf")
+    models = {body: built() for body, built in bodies.items()}
+    found = ways.ways(bodies, {"from scratch": kt.from_scratch}, models)
+    assert [way.name for way in found] == ["from scratch, one", "from scratch, other"]
+
+
+@pytest.mark.both_backends
+def test_forgetting_is_what_the_source_head_says_before_and_after(splits, tmp_path):
+    keras.utils.set_random_seed(5)
+    teacher = build()
+    run = kt.fit(teacher, splits, kt.from_scratch(teacher, epochs=4, learning_rate=1e-2), verbose=False)
+    taught = teacher.get_layer("residual").get_weights()
+    before = state.values(teacher)
+
+    def from_teacher():
+        model = build()
+        model.get_layer("residual").set_weights(taught)
+        return model
+
+    plans = {
+        "head only": kt.feature_extraction,
+        "far away": lambda model: kt.Plan([kt.Stage("all", 2, learning_rate=10.0)]),
+        "from scratch": kt.from_scratch,
+        "lora": lambda model: kt.lora(model, rank=2, targets="block3_conv", learning_rate=0.5),
+    }
+    source = kt.Source(splits, teacher)
+    options = {"seeds": 1, "epochs": 2, "source": source, "verbose": False, "workdir": tmp_path}
+    comparison = kt.compare(from_teacher, splits, plans, **options)
+    assert comparison.source.accuracy == pytest.approx(run.report.accuracy)
+    assert comparison.source.accuracy > 0.9
+    lost = {row.method.name: row.lost for row in comparison.rows}
+    assert lost["head only"] == 0
+    assert lost["far away"] > 0.2
+    assert lost["from scratch"] is None  # it had nothing to lose
+    assert lost["lora"] is not None
+    # The same, put together by hand from the file of the run.
+    tuned = keras.saving.load_model(next((tmp_path / "far away").rglob("model.keras")))
+    judge = keras.models.clone_model(teacher)
+    judge.set_weights(teacher.get_weights())
+    judge.get_layer("residual").set_weights(tuned.get_layer("residual").get_weights())
+    pictures = splits.peek(source.split, range(len(source.split)), judge)
+    right = judge.predict(pictures, verbose=0).argmax(axis=1) == source.split.labels
+    assert lost["far away"] == pytest.approx(comparison.source.accuracy - np.mean(right))
+    for one, other in zip(state.values(teacher), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_without_a_source_head_a_probe_is_fitted_before_and_after(splits):
+    plans = {"head only": kt.feature_extraction}
+    # One body may have a name as well.
+    options = {"seeds": 1, "epochs": 2, "source": kt.Source(splits), "verbose": False}
+    comparison = kt.compare({"residual": build}, splits, plans, **options)
+    assert comparison.source.judged_by == "a linear probe"
+    assert comparison.source.accuracy > 0.9
+    assert comparison.rows[0].lost == 0
+
+
+def test_a_source_head_of_many_classes_is_asked_for_some_of_them(splits):
+    wide = kt.image_classifier(residual_body(), 10, preprocessing="tf")
+    head = wide.get_layer("head")
+    head.bias.assign(np.eye(10)[7] * 100)  # says the seventh of everything
+    source = kt.Source(splits, wide, outputs={"dark": 7, "light": 3})
+    assert source.accuracy(wide) == pytest.approx(np.mean(source.split.labels == 0))
+    for outputs in ({"dark": 7}, {"dark": 7, "lihgt": 3}, {"dark": 7, "light": 10}):
+        with pytest.raises(ValueError, match="its place among the model's outputs"):
+            kt.Source(splits, wide, outputs=outputs)
+
+
+def test_another_body_than_the_sources_is_refused(splits):
+    other = kt.image_classifier(residual_body(width=4), ("dark", "light"), preprocessing="tf")
+    with pytest.raises(ValueError, match=r"(?s)another than.*\(3, 3, 3, 8\).*\(3, 3, 3, 4\)"):
+        kt.Source(splits, other).accuracy(build())
+
+
+REFUSED = {
+    "no plans": ({"plans": {}}, "`plans` gives nothing to compare"),
+    "a list of plans": ({"plans": [kt.feature_extraction]}, "`plans` gives nothing to compare"),
+    "a plan itself": ({"plans": {"head": kt.Plan([kt.Stage("head", 1)])}}, "`plans` gives nothing to compare"),
+    "two budgets": ({"minutes": 3}, "two budgets"),
+    "epochs of a half": ({"epochs": 1.5}, "`epochs`"),
+    "minutes in words": ({"minutes": "5"}, "`minutes`"),
+    "true for a seed": ({"seeds": True}, "`seeds`"),
+    "classes for a build": ({"build": keras.Model}, "(?s)`build` gives nothing to compare.*not the model"),
+    "no model": ({"build": lambda: "MobileNetV2"}, "`build` makes no model"),
+    "a path for data": ({"splits": "pets/"}, "`splits`"),
+    "no plan": ({"plans": {"head": lambda model: None}}, "'head' makes no plan"),
+    "no seeds": ({"seeds": 0}, "`seeds`"),
+    "a seed twice": ({"seeds": [1, 1]}, "`seeds`"),
+    "no epochs": ({"epochs": 0}, "`epochs`"),
+    "fewer epochs than stages": ({"epochs": 1}, "more stages than there are epochs"),
+    "no minutes": ({"minutes": 0, "epochs": None}, "`minutes`"),
+    "an argument of nothing": ({"class_wieght": "balanced"}, r"(?s)no such argument.*nearest:\s+class_weight"),
+    "an argument of each run's own": ({"seed": 3}, r"(?s)no such argument.*nearest:\s+seeds"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_arguments_that_mean_nothing_are_refused_before_anything_is_trained(case, splits, monkeypatch):
+    monkeypatch.setattr(module, "fit", None)
+    options, words = REFUSED[case]
+    options = {"build": build, "splits": splits, "plans": PLANS, "epochs": 2, "verbose": False} | options
+    with pytest.raises(ValueError, match=words):
+        kt.compare(**options)
+
+
+def test_a_model_for_a_build_is_refused_and_so_are_several_bodies_of_one_source(splits):
+    with pytest.raises(ValueError, match="(?s)`build` gives nothing to compare.*not the model: lambda"):
+        kt.compare(build(), splits, PLANS)
+    with pytest.raises(ValueError, match="(?s)task of one body.*'a', 'b'"):
+        kt.compare({"a": build, "b": build}, splits, PLANS, source=kt.Source(splits))
+
+
+def test_two_names_of_one_folder_are_refused(splits, tmp_path):
+    plans = {"a/b": kt.feature_extraction, "a:b": kt.feature_extraction}
+    with pytest.raises(ValueError, match="one folder"):
+        _compare(splits, plans, workdir=tmp_path)
+
+
+def test_memory_is_what_the_work_added_and_not_what_came_before():
+    before = np.ones(25_000_000)  # 200 MB
+    with watched() as memory:
+        held = np.ones(10_000_000)
+        memory.look()
+    if memory.added is None:
+        pytest.skip("NOT TESTED: this system does not say what a process holds")
+    assert 75e6 < memory.added < 150e6
+    assert len(before) > len(held)

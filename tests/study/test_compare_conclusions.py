@@ -1,0 +1,180 @@
+"""What a comparison says, where the truth was put in."""
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+from comparisons import made
+
+from keras_transfer.study.comparison import Comparison
+from keras_transfer.study.trial import Trial
+
+
+def _said(comparison):
+    return " ".join(comparison.conclusions)
+
+
+def test_transfer_that_helped_is_said_to_have_helped_and_by_how_much():
+    comparison = made({"scratch": 0.5, "head": 0.8, "tuned": 0.9})
+    assert comparison.conclusions[0].startswith(
+        "Transfer helped: “tuned” is 40.0 points more accurate than “scratch” (95 % interval 3"
+    )
+    assert comparison.negative_transfer == ()
+
+
+def test_negative_transfer_is_named():
+    comparison = made({"scratch": 0.9, "head": 0.5, "tuned": 0.7})
+    assert comparison.conclusions[0].startswith("Negative transfer: “scratch”, which does without the pretrained")
+    assert "20.0 points more accurate than “tuned”, the best method that begins with them" in comparison.conclusions[0]
+    (found,) = comparison.negative_transfer
+    assert (found.body, found.method, found.better) == ("", "tuned", "scratch")
+    assert found.difference.value == pytest.approx(0.2)
+    assert found.difference.low > 0
+
+
+def test_a_body_that_is_worse_than_another_or_than_none_is_named():
+    accuracies = {"tuned, flowers": 0.8, "head, flowers": 0.7, "head, insects": 0.5, "tuned, noise": 0.795}
+    whole = made({"scratch": 0.6, **accuracies}, spread=0.01)
+    methods = [dataclasses.replace(one, body=one.name.partition(", ")[2]) for one in whole.methods]
+    comparison = Comparison(methods, whole.trials, whole.data)
+    assert [(found.body, found.better) for found in comparison.negative_transfer] == [
+        ("insects", "scratch"),
+        ("insects", "tuned, flowers"),
+    ]
+    assert "Transfer helped: “tuned, flowers” is 20.0 points more accurate than “scratch”" in _said(comparison)
+    assert (
+        "Negative transfer beside another body: “tuned, flowers” is 30.0 points more accurate than “head, insects”, the"
+        " best that begins with “insects” (97.5 % interval" in _said(comparison)
+    )
+    assert (
+        "No difference beyond the noise between “tuned, flowers” and “tuned, noise”, the best that begins with “noise”"
+        in _said(comparison)
+    )
+
+
+def test_a_difference_within_the_noise_is_called_no_difference():
+    comparison = made({"scratch": 0.80, "tuned": 0.81}, spread=0.04)
+    assert "What transfer was worth is open: there is no difference beyond the noise" in comparison.conclusions[0]
+    assert "No difference beyond the noise between “tuned” and “scratch”" in _said(comparison)
+    assert comparison.negative_transfer == ()
+
+
+def test_without_a_method_from_scratch_nothing_is_said_of_transfer():
+    comparison = made({"head": 0.8, "tuned": 0.9})
+    assert "ransfer" not in _said(comparison)
+    assert "The highest accuracy is that of “tuned”, 90.0 %; beyond the noise it is above “head”." in _said(comparison)
+
+
+def test_of_equals_the_cheaper_is_named():
+    comparison = made(
+        {"tuned": 0.9, "head": 0.9, "lora": 0.9},
+        tuned={"seconds": 5.0, "stored_bytes": 4_000_000},
+        head={"seconds": 4.9, "stored_bytes": 4_100_000},
+        lora={"seconds": 2.0, "stored_bytes": 10_240},
+    )
+    # Of equals the quickest comes first, so there is nothing left to gain.
+    assert "The highest accuracy is that of “lora”" in _said(comparison)
+    assert "Of these" not in _said(comparison)
+    comparison = made(
+        {"tuned": 0.905, "head": 0.9},
+        tuned={"seconds": 50.0, "stored_bytes": 4_000_000},
+        head={"seconds": 5.0, "stored_bytes": 10_240},
+    )
+    assert (
+        "Of these, “head” trains in 5.0 s instead of 50.0 s and leaves 10 KiB to store per task instead of 3.8 MiB."
+        in _said(comparison)
+    )
+
+
+def test_many_methods_need_more_to_be_called_different():
+    comparison = made({"best": 0.9, **{f"other {n}": 0.85 for n in range(20)}}, spread=0.02)
+    pair = comparison.difference("best", "other 0")
+    strict = comparison.difference("best", "other 0", level=1 - 0.05 / 20)
+    assert strict.high - strict.low > 1.3 * (pair.high - pair.low)
+
+
+def test_forgetting_is_in_points_of_the_source_accuracy():
+    comparison = made(
+        {"head": 0.8, "tuned": 0.9}, source=0.7, head={"source_accuracy": 0.7}, tuned={"source_accuracy": 0.45}
+    )
+    assert "has 70.0 % by its own head (test, 100 examples" in _said(comparison)
+    assert "lost: “head” 0.0, “tuned” 25.0." in _said(comparison)
+    assert [row.lost for row in comparison.rows] == [pytest.approx(0.0), pytest.approx(0.25)]
+
+
+def test_what_failed_or_was_left_out_stays_in_the_table():
+    whole = made({"head": 0.8, "tuned": 0.9, "broken": 0.5})
+    trials = [
+        trial for trial in whole.trials if trial.method != "broken" and (trial.method, trial.seed) != ("tuned", 2)
+    ]
+    trials += [Trial("broken", seed, problem="failed: the loss became NaN") for seed in range(3)]
+    trials += [Trial("tuned", 2, problem="left out: too slow")]
+    comparison = Comparison(whole.methods, trials, whole.data)
+    assert [row.method.name for row in comparison.rows] == ["head", "tuned"]
+    assert len(comparison.failed) == 3
+    printed = str(comparison)
+    assert any(line.startswith("broken") and "failed" in line for line in printed.splitlines())
+    assert any(line.startswith("tuned") and "2 of 3" in line for line in printed.splitlines())
+    assert "“broken” with seed 1 failed: the loss became NaN" in printed
+    assert "“tuned” was left out: too slow" in printed
+
+
+def test_methods_are_compared_over_the_seeds_that_both_have():
+    whole = made({"head": 0.8, "tuned": 0.9}, spread=0.1)
+    trials = [trial for trial in whole.trials if (trial.method, trial.seed) != ("tuned", 2)]
+    comparison = Comparison(whole.methods, trials, whole.data)
+    assert comparison.difference("tuned", "head").seeds == 2
+    assert comparison.difference("tuned", "head").value == pytest.approx(0.1)
+    only_others = [t for t in whole.trials if (t.method == "tuned") == (t.seed == 2)]
+    assert Comparison(whole.methods, only_others, whole.data).difference("tuned", "head") is None
+
+
+def test_nothing_came_to_an_end():
+    whole = made({"head": 0.8})
+    trials = [Trial("head", 0, problem="failed: NaN")]
+    comparison = Comparison(whole.methods, trials, whole.data)
+    assert "No run came to an end" in str(comparison)
+
+
+def test_one_seed_says_so():
+    assert "one seed only" in _said(made({"head": 0.8}, seeds=1))
+
+
+def test_the_middle_run_is_reported():
+    comparison = made({"head": 0.8}, spread=0.1)
+    assert comparison.middle_seed("head") == 1
+    assert comparison.report("head").accuracy == pytest.approx(0.8)
+    assert comparison.report("head", seed=2).accuracy == pytest.approx(0.9)
+    with pytest.raises(ValueError, match="nearest:"):
+        comparison.report("haed")
+    with pytest.raises(ValueError, match="the seed 7"):
+        comparison.report("head", seed=7)
+
+
+def test_json_comes_back_the_same():
+    comparison = made({"scratch": 0.5, "tuned": 0.9}, source=0.7, tuned={"source_accuracy": 0.6})
+    again = Comparison.from_json(comparison.to_json())
+    assert again.to_json() == comparison.to_json()
+    assert str(again) == str(comparison)
+    for wrong in ("nonsense", "{}", '{"format": "keras_transfer.report", "version": 1}'):
+        with pytest.raises(ValueError):
+            Comparison.from_json(wrong)
+
+
+def test_the_csv_has_a_line_for_each_run(tmp_path):
+    whole = made({"head": 0.8, 'a "name", with commas': 0.9})
+    broken = Trial("head", 3, problem="failed: NaN")
+    comparison = Comparison(whole.methods, [*whole.trials, broken], whole.data)
+    comparison.to_csv(tmp_path / "new" / "figures.csv")
+    rows = list(csv.DictReader((tmp_path / "new" / "figures.csv").open(newline="")))
+    assert len(rows) == 7
+    assert [float(row["accuracy"]) for row in rows[:2]] == pytest.approx([0.8, 0.9])
+    assert rows[1]["method"] == 'a "name", with commas'
+    assert rows[-1]["problem"] == "failed: NaN"
+    assert rows[-1]["accuracy"] == ""
+
+
+def test_predictions_are_of_numbers_alone():
+    comparison = made({"head": 0.8})
+    assert comparison.trials[0].predicted.dtype == np.int64
