@@ -3,7 +3,7 @@
     python recipes/choose_backbone.py
 
 Needs no download: two small MobileNets learn other tasks first, one six of the ten handwritten digits and one whether a
-picture is upside down; with one that has learnt nothing they are the candidates for the other four digits, ten labelled
+picture is upside down; with one that has learnt nothing they are the candidates for the other four digits, forty
 pictures of each.
 
     python recipes/choose_backbone.py --data tf_flowers --backbones MobileNetV2 EfficientNetV2B0 ResNet50V2
@@ -39,7 +39,7 @@ def main(
         plots: a folder for the pictures of near-duplicates and of labels that look wrong.
     """
     if data == "digits":
-        splits = kt.data.digits(classes=range(6, 10), per_class=10, batch_size=8, seed=seed)
+        splits = kt.data.digits(classes=range(6, 10), per_class=40, batch_size=16, seed=seed)
         found = kt.advise(splits, digit_bodies(seed), minutes=minutes, seed=seed)
     else:
         splits = kt.data.images(data, batch_size=batch_size, seed=seed)

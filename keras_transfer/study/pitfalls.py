@@ -223,6 +223,7 @@ def _imbalance(splits: Splits) -> Pitfall:
     largest, smallest = max(counts, key=lambda one: counts[one]), min(counts, key=lambda one: counts[one])
     ratio = counts[largest] / max(1, counts[smallest])
     figure = f"{ratio:.1f} times as many of {largest!r} as of {smallest!r}"
+    figure = f"{counts[largest]} training examples of each class" if counts[largest] == counts[smallest] else figure
     figure += f"; always saying {largest!r} is right in {percent(counts[largest] / len(splits.train))} of train"
     mend = 'kt.fit(…, class_weight="balanced"), and go by macro-F1'
     return Pitfall("imbalance", ratio > UNEVEN, figure, mend)
