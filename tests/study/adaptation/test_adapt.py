@@ -129,10 +129,10 @@ def test_bare_pictures_are_batched_and_augmented_as_the_source_is():
     ],
 )
 def test_texts_are_adapted_as_pictures_are(method, options, step):
-    good, bad = ["it was a very good film", "fine and good", "the film was fine"], ["bad", "not good", "a bad film"]
+    good, bad = ["good film", "fine film", "very good"], ["bad film", "not good", "very bad"]
     source = kt.data.texts((good * 4 + bad * 4, ["good"] * 12 + ["bad"] * 12), batch_size=8)
     model = text_classifier()
-    target = ["very fine", "it was bad and not fine", "the"] * 5
+    target = ["very fine", "not fine", "the film"] * 5
     before = kt.predict(model, target)
     found = kt.adapt(model, source, target, method, verbose=False, **options)
     assert any(each.startswith(step) for each in found.steps)
