@@ -21,6 +21,8 @@ from keras_transfer.plans.plan import Plan
 from keras_transfer.study import arguments, rehearsal
 from keras_transfer.study.budget import with_epochs
 from keras_transfer.study.comparison import Comparison, Data, SourceTask
+from keras_transfer.study.domain_shift import Shift, shifts_among
+from keras_transfer.study.embedding import features_of
 from keras_transfer.study.memory import watched
 from keras_transfer.study.source import Source
 from keras_transfer.study.trial import FAILED, LEFT_OUT, Method, Trial
@@ -121,7 +123,8 @@ def compare(
             trials.append(_tried(study, way, given[way.name].epochs, seed, folders[way.name]))
         study.say_of(trials[-1], width=max(map(len, given)))
     methods = [Method(way.name, given[way.name], way.body) for way in every]
-    found = Comparison(methods, trials, _facts(splits), task, _budget_said(epochs, minutes, len(trials)))
+    said = _budget_said(epochs, minutes, len(trials))
+    found = Comparison(methods, trials, _facts(splits), task, said, _shifts(study, builds, chosen[0]))
     if study.workdir is not None:
         write_whole(study.workdir / "comparison.json", found.to_json())
     return found
@@ -177,6 +180,17 @@ def _prepared(
     every = ways(builds, plans, models)
     task = study.source.task(next(iter(models.values()))) if study.source else None
     return every, planned(every, models), task
+
+
+def _shifts(study: _Study, builds: Mapping[str, Build], seed: int) -> list[Shift]:
+    """How far the data lie apart: after the runs, which have made most of the features and counted the time of it."""
+    body, build = next(iter(builds.items()))
+    model, _ = study.freshness.built(build, body, seed)
+    cache = study.fit_options.get("cache", "auto")
+    features = {split.name: features_of(model, study.splits, split, cache=cache) for split in study.splits.all}
+    source = study.source and study.source.splits
+    of_source = features_of(model, source, source.train, cache=cache) if source else None
+    return shifts_among(features, of_source)
 
 
 def _within_minutes(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from keras_transfer.errors import explain, nearest
 from keras_transfer.evaluation.report import Report, report
 from keras_transfer.study import intervals
+from keras_transfer.study.domain_shift import Shift
 from keras_transfer.study.intervals import Estimate
 from keras_transfer.study.trial import FAILED, LEFT_OUT, Method, Trial
 from keras_transfer.training.files import write_whole
@@ -115,6 +116,8 @@ class Comparison:
         data: what they were compared on.
         source: how the source task was measured, or `None`.
         budget: what every method was given, in words.
+        shifts: how far the splits lie from one another, and from the source's examples where these were given, in the
+            features of the (first) body as it was pretrained.
 
     Example:
 
@@ -132,10 +135,12 @@ class Comparison:
     data: Data
     source: SourceTask | None = None
     budget: str = ""
+    shifts: Sequence[Shift] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "methods", tuple(self.methods))
         object.__setattr__(self, "trials", tuple(self.trials))
+        object.__setattr__(self, "shifts", tuple(self.shifts))
 
     def of(self, method: str) -> tuple[Trial, ...]:
         """The trials of one method that came to an end, by seed.
@@ -297,6 +302,7 @@ class Comparison:
             "data": self.data.to_dict(),
             "source": None if self.source is None else dataclasses.asdict(self.source),
             "budget": self.budget,
+            "shifts": [dataclasses.asdict(shift) for shift in self.shifts],
             "trials": [trial.to_dict() for trial in self.trials],
         }
         return json.dumps(parts, ensure_ascii=False)
@@ -330,6 +336,7 @@ class Comparison:
             Data.from_dict(parts["data"]),
             None if parts["source"] is None else SourceTask(**parts["source"]),
             parts["budget"],
+            [Shift(**{**shift, "interval": tuple(shift["interval"])}) for shift in parts["shifts"]],
         )
 
 

@@ -34,7 +34,8 @@ def sentences(comparison: "Comparison") -> tuple[str, ...]:
     """What follows from the figures, the most important first."""
     if not comparison.rows:
         return ("No run came to an end, so nothing can be said.", *_missing(comparison))
-    found = [*_transfer(comparison), *_ranking(comparison), *_forgetting(comparison), *_missing(comparison)]
+    found = [*_transfer(comparison), *_ranking(comparison), *_forgetting(comparison)]
+    found += [*_shifts(comparison), *_missing(comparison)]
     if all(len(row.by_seed) == 1 for row in comparison.rows):
         found.append("Each method ran with one seed only: how much another seed would change is not known.")
     return tuple(found)
@@ -210,6 +211,15 @@ def _points_apart(found: Estimate) -> str:
     '5.0 points apart, interval -1.0 to 11.0'
     """
     return f"{points(found.value)} points apart, interval {points(found.low)} to {points(found.high)}"
+
+
+def _shifts(comparison: "Comparison") -> list[str]:
+    """Where splits are unlike, and in any case how far the target lies from the source."""
+    return [
+        f"Domain shift between {shift.one} and {shift.other}: {shift}."
+        for shift in comparison.shifts
+        if shift.is_notable or shift.one == "source"
+    ]
 
 
 def _forgetting(comparison: "Comparison") -> list[str]:

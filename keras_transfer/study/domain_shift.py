@@ -1,6 +1,7 @@
 """How far two sets of examples lie apart: how surely a linear classifier tells which of them an example is from."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -82,3 +83,31 @@ def shift_between(one: np.ndarray, other: np.ndarray, names: tuple[str, str], *,
     said = linear_probe.out_of_fold(features, labels, folds.stratified(labels, seed=seed), seed=seed).argmax(axis=1)
     right = int(np.sum(said == labels))
     return Shift(*names, right / (2 * count), intervals.of_share(right, 2 * count), 2 * count)
+
+
+def shifts_among(
+    features: Mapping[str, np.ndarray], of_source: np.ndarray | None = None, *, seed: int = 0
+) -> list[Shift]:
+    """How far validation lies from train, test from validation, and train from the source of a pretrained body.
+
+    Args:
+        features: those of each split that there is, by its name.
+        of_source: those of the source's training examples, by the same body.
+        seed: as for `shift_between`.
+
+    Example:
+
+    >>> draw = np.random.default_rng(0).normal(size=(150, 3))
+    >>> found = shifts_among({"train": draw[:50], "test": draw[50:100]}, draw[100:] + 9.0)
+    >>> [(shift.one, shift.other, shift.is_notable) for shift in found]
+    [('source', 'target', True)]
+    """
+    pairs = (("train", "validation"), ("validation", "test"))
+    found = [
+        shift_between(features[one], features[other], (one, other), seed=seed)
+        for one, other in pairs
+        if one in features and other in features
+    ]
+    if of_source is not None:
+        found.append(shift_between(of_source, features["train"], ("source", "target"), seed=seed))
+    return found

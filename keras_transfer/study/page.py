@@ -222,7 +222,8 @@ def _data(comparison: "Comparison", remarks: Sequence[str]) -> Iterator[str]:
     data = comparison.data
     counts = ", ".join(f"{count:,} {name}" for name, count in data.counts.items())
     yield f'<section id="data"><h2>The data</h2><p>{escape(counts)}; {len(data.classes)} classes.</p>'
-    yield from (f"<p>{escape(words)}</p>" for words in (*data.notes, *remarks))
+    shifts = [f"{shift.one} and {shift.other}: {shift}" for shift in comparison.shifts]
+    yield from (f"<p>{escape(words)}</p>" for words in (*data.notes, *shifts, *remarks))
     yield f'<p class="muted">fingerprint {escape(data.fingerprint[:16])}</p></section>'
 
 

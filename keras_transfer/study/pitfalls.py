@@ -13,7 +13,7 @@ from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 from keras_transfer.evaluation.formatting import LINE_WIDTH, percent
 from keras_transfer.study import intervals
-from keras_transfer.study.domain_shift import Shift, shift_between
+from keras_transfer.study.domain_shift import Shift, shifts_among
 from keras_transfer.study.embedding import features_of
 from keras_transfer.study.near_duplicates import Pair, near_duplicates
 from keras_transfer.study.wrong_labels import Suspect, wrong_labels
@@ -186,14 +186,8 @@ def pitfalls(
     features = {split.name: features_of(model, splits, split) for split in splits.all}
     pairs = near_duplicates(splits, model, flips=flips)
     suspects = _suspects(splits, features, seed)
-    shifts = [
-        shift_between(features[one], features[other], (one, other), seed=seed)
-        for one, other in (("train", "validation"), ("validation", "test"))
-        if one in features and other in features
-    ]
-    if source is not None:
-        of_source = features_of(model, source, source.train)
-        shifts.append(shift_between(of_source, features["train"], ("source", "target"), seed=seed))
+    of_source = None if source is None else features_of(model, source, source.train)
+    shifts = shifts_among(features, of_source, seed=seed)
     checks = [_few(splits), _imbalance(splits), *_doubles(splits, pairs), _labels(splits, suspects)]
     checks += map(_shift, shifts)
     return Pitfalls(tuple(checks), tuple(pairs), tuple(suspects), tuple(shifts), splits)

@@ -286,6 +286,9 @@ def test_without_a_source_head_a_probe_is_fitted_before_and_after(splits):
     options = {"seeds": 1, "epochs": 2, "source": kt.Source(splits), "verbose": False}
     comparison = kt.compare({"residual": build}, splits, plans, **options)
     assert comparison.source.judged_by == "a linear probe"
+    near = comparison.shifts[-1]  # the source is the target here
+    assert (near.one, near.other, near.is_notable) == ("source", "target", False)
+    assert near.right <= 0.6
     assert comparison.source.accuracy > 0.9
     assert comparison.rows[0].lost == 0
 

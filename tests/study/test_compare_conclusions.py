@@ -8,6 +8,7 @@ import pytest
 from comparisons import made
 
 from keras_transfer.study.comparison import Comparison
+from keras_transfer.study.domain_shift import Shift
 from keras_transfer.study.trial import Trial
 
 
@@ -178,3 +179,21 @@ def test_the_csv_has_a_line_for_each_run(tmp_path):
 def test_predictions_are_of_numbers_alone():
     comparison = made({"head": 0.8})
     assert comparison.trials[0].predicted.dtype == np.int64
+
+
+def test_domain_shift_is_said_where_it_is_notable_and_always_of_the_source():
+    shifts = [
+        Shift("train", "validation", 0.52, (0.45, 0.59), 200),
+        Shift("validation", "test", 0.83, (0.77, 0.88), 200),
+        Shift("source", "target", 0.55, (0.48, 0.62), 200),
+    ]
+    comparison = dataclasses.replace(made({"head": 0.8}), shifts=shifts)
+    said = [line for line in comparison.conclusions if line.startswith("Domain shift")]
+    assert [line.split(":")[0] for line in said] == [
+        "Domain shift between validation and test",
+        "Domain shift between source and target",
+    ]
+    assert "83.0 %" in said[0]
+    assert "they differ in part" in said[0]
+    assert "no difference beyond noise" in said[1]
+    assert Comparison.from_json(comparison.to_json()).shifts == tuple(shifts)
