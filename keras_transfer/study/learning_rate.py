@@ -269,8 +269,8 @@ def smooth(losses: Sequence[float]) -> np.ndarray:
 
     Example:
 
-    >>> smooth([1.0, 1.0, 1.0, 1.0]).tolist()
-    [1.0, 1.0, 1.0, 1.0]
+    >>> smooth([1.0, 1.0, 4.0, 1.0, 1.0]).round(1).tolist()
+    [1.2, 1.8, 2.2, 1.8, 1.2]
     """
     # One loss of a thousand would hide all that came before it.
     losses = np.minimum(losses, 2 * DIVERGED * np.median(losses))
