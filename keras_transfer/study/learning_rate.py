@@ -205,7 +205,9 @@ class _UntilDiverged(keras.callbacks.Callback):
         self.losses.append(loss)
         self._recent = loss if len(self.losses) == 1 else MEMORY * self._recent + (1 - MEMORY) * loss
         self._lowest = min(self._lowest, self._recent)
-        if self._recent > DIVERGED * self._lowest and self._recent > self.losses[0]:
+        # The first few rates move nothing: what rises there is one batch against another.
+        has_begun = len(self.losses) > FEWEST_STEPS
+        if has_begun and self._recent > DIVERGED * self._lowest and self._recent > self.losses[0]:
             self.model.stop_training = True
 
 
