@@ -1,6 +1,7 @@
 """Comparisons that are carried out: same seeds, same budget, resumed, broken off, and what is measured of each run."""
 
-import time
+import math
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -150,21 +151,23 @@ def test_minutes_are_the_same_share_for_every_run(splits, tmp_path, paces):
 
 
 def test_a_few_steps_tell_how_long_an_epoch_takes(splits, monkeypatch):
-    waits = {"training": 0.0, "all": 0.0}
-    train_on = type(splits).training_batches
+    # By a clock that a step of training moves by a quarter of a second, one of validation by a half, nothing else.
+    clock = SimpleNamespace(now=0.0)
 
-    def slow(self, *arguments, **options):
-        for batch in train_on(self, *arguments, **options):
-            time.sleep(waits["training"])
-            yield batch
+    def takes(seconds):
+        def begin(self, batch, logs=None):
+            clock.now += seconds
 
-    waits["training"] = 0.05
-    monkeypatch.setattr(type(splits), "training_batches", lambda *a, **o: slow(*a, **o))
+        return begin
+
+    monkeypatch.setattr(rehearsal._Stopwatch, "on_train_batch_begin", takes(0.25))
+    monkeypatch.setattr(rehearsal._Stopwatch, "on_test_batch_begin", takes(0.5))
+    monkeypatch.setattr(rehearsal, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     model = build()
     plan = kt.Plan([kt.Stage("all", 30)])
     (found,) = rehearsal.rehearsed(model, splits, plan, seed=0, fit_options={"cache": "off"})
-    steps = splits.steps_per_epoch(model)
-    assert 0.05 * steps < found.epoch < 0.05 * steps + 1.0
+    validation_steps = math.ceil(len(splits.validation) / splits.batch_size)
+    assert found.epoch == 0.25 * splits.steps_per_epoch(model) + 0.5 * validation_steps
     assert rehearsal.epochs_within(plan, [found], found.once + 7.5 * found.epoch) == 7
 
 
