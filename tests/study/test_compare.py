@@ -242,7 +242,6 @@ def test_every_method_is_tried_with_every_body_and_scratch_once_where_they_are_a
     assert [way.name for way in found] == ["from scratch, one", "from scratch, other"]
 
 
-@pytest.mark.both_backends
 def test_forgetting_is_what_the_source_head_says_before_and_after(splits, tmp_path):
     keras.utils.set_random_seed(5)
     teacher = build()

@@ -12,7 +12,7 @@ from keras_transfer import state
 from keras_transfer.adapters import attach, beside
 from keras_transfer.study.put_back import as_it_was
 
-pytestmark = pytest.mark.both_backends
+both_backends = pytest.mark.both_backends
 
 ADAPTERS = kt.LoRA(rank=2, targets="block[23]_conv", dropout=0.2, biases="adapted")
 
@@ -65,6 +65,7 @@ TRIALS = {
 }
 
 
+@both_backends
 @pytest.mark.parametrize("name", TRIALS)
 def test_after_a_whole_fit_the_model_is_what_it_was(name):
     model, data = trained(dropout=0.3)
@@ -94,6 +95,7 @@ def test_also_where_an_error_comes_in_the_middle_of_a_step(name):
     assert_same(before, model)
 
 
+@both_backends
 def test_a_model_with_adapters_goes_on_with_them():
     model, data = trained()
     kt.add_lora(model, ADAPTERS, name="mine", train=[model.get_layer("head")])

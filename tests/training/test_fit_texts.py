@@ -10,7 +10,7 @@ import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.training import compilation
 
-pytestmark = pytest.mark.both_backends
+both_backends = pytest.mark.both_backends
 
 FINE = ["a fine film", "fine fun", "it is very fine and fun", "what a fun film it is"]
 DULL = ["a dull film", "dull", "it is very dull and long and dull", "what a dull long film"]
@@ -57,6 +57,7 @@ def _language_model():
     return kt.causal_lm(body, preprocessor=reader)
 
 
+@both_backends
 def test_lora_on_a_text_body_learns_and_leaves_the_body_alone(tmp_path):
     reviews, model = _reviews(), _classifier()
     body = {path: value for path, value in _base(model).items() if not path.startswith("head")}
@@ -80,6 +81,7 @@ def _base(model):
     }
 
 
+@both_backends
 def test_probabilities_come_in_the_order_of_the_split_although_rows_are_read_by_length():
     reviews, model = _reviews(), _classifier()
     run = kt.fit(model, reviews, kt.feature_extraction(model, epochs=1), verbose=False)
@@ -95,6 +97,7 @@ def test_the_texts_that_it_is_most_wrong_on_are_written_down(tmp_path):
     assert [path.name for path in paths] == ["learning_curves.png", "confusion.png", "most_wrong.txt"]
 
 
+@both_backends
 def test_a_language_model_learns_the_next_token_through_its_adapter_alone():
     texts, model = kt.data.texts(FINE + DULL, label=False, batch_size=4, validation=0.25), _language_model()
     before = _base(model)
@@ -107,6 +110,7 @@ def test_a_language_model_learns_the_next_token_through_its_adapter_alone():
         np.testing.assert_array_equal(before[path], value, err_msg=path)
 
 
+@both_backends
 def test_perplexity_is_that_of_a_sum_over_the_tokens_by_hand():
     texts, model = kt.data.texts(FINE + DULL, label=False, batch_size=3, validation=0.25), _language_model()
     total, tokens = 0.0, 0.0
@@ -166,17 +170,20 @@ def test_broken_off_in_an_epoch_it_ends_where_an_unbroken_run_ends(tmp_path, kin
     np.testing.assert_array_equal(weights[0], expected[0])
 
 
+@both_backends
 def test_texts_without_labels_are_refused_by_a_classifier():
     texts, model = kt.data.texts(FINE + DULL, label=False, batch_size=4, validation=0.25), _classifier()
     with pytest.raises(ValueError, match="they are for a language model"):
         kt.fit(model, texts, kt.feature_extraction(model, epochs=1))
 
 
+@both_backends
 def test_a_split_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="no split of that name"):
         kt.evaluate(_classifier(), _reviews(), "test")
 
 
+@both_backends
 def test_labelled_texts_are_refused_by_a_language_model():
     model = _language_model()
     with pytest.raises(ValueError, match="they are for a classifier"):

@@ -11,7 +11,7 @@ from keras_transfer import state
 from keras_transfer.training.audit import Audit
 from keras_transfer.training.safeguard import BELIEFS, SHARES, safeguard
 
-pytestmark = pytest.mark.both_backends
+both_backends = pytest.mark.both_backends
 
 
 def _trained_from(model, change):
@@ -32,6 +32,7 @@ def _good_kernel(model, splits):
     return np.asarray(model.get_layer("head").kernel)
 
 
+@both_backends
 def test_a_stage_that_made_everything_worse_is_as_good_as_undone():
     splits = dark_and_light(96)
     model = classifier()
@@ -42,6 +43,7 @@ def test_a_stage_that_made_everything_worse_is_as_good_as_undone():
     np.testing.assert_allclose(np.asarray(model.get_layer("head").kernel), good * (1 - 3 * found.share), rtol=1e-4)
 
 
+@both_backends
 def test_a_stage_that_made_everything_better_is_kept_nearly_whole():
     splits = dark_and_light(400)
     model = classifier()
@@ -67,6 +69,7 @@ def test_the_share_is_the_mean_of_the_shares_weighed_by_belief_and_likelihood():
     assert 0.2 < found.share < 0.8  # the two ends are about as good as each other
 
 
+@both_backends
 def test_what_the_stage_did_not_touch_keeps_its_bits():
     splits = dark_and_light(96)
     model = classifier()

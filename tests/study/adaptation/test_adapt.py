@@ -48,8 +48,7 @@ def test_what_is_left_of_the_target_has_no_labels_classes_or_other_splits():
     assert target.train.labels.sum() > 0
 
 
-@pytest.mark.both_backends
-@pytest.mark.parametrize("method", ["coral", "adversarial"])
+@pytest.mark.parametrize("method", ["coral", pytest.param("adversarial", marks=pytest.mark.both_backends)])
 def test_methods_that_train_leave_a_plain_model_and_look_at_no_label_of_the_target(method, tmp_path):
     model, x = classifier(), pictures(6)
     found = kt.adapt(model, dark_and_light(), _sealed(), method, stage=ONE_EPOCH, verbose=False)
