@@ -1,5 +1,6 @@
 """`images`: pictures from wherever they are, checked, divided and ready to train on."""
 
+import copy
 import dataclasses
 import functools
 import os
@@ -115,6 +116,13 @@ class ImageSplits(Splits):
     @property
     def augments(self) -> bool:
         return self.augmentation != AUGMENTATIONS["none"]
+
+    def more_strongly_augmented(self) -> "ImageSplits":
+        if self.augment != "light":
+            return self
+        stronger = copy.copy(self)
+        stronger.augment, stronger.augmentation = "strong", AUGMENTATIONS["strong"]
+        return stronger
 
     def rows_of_step(self, model: Any, *, seed: int | None = None) -> Callable[[int], tuple[int, np.ndarray]]:
         steps, size = self.steps_per_epoch(model), self.batch_size

@@ -258,6 +258,10 @@ class Splits(Batches):
         """Whether an example is another one in each epoch."""
         return False
 
+    def more_strongly_augmented(self) -> "Splits":
+        """The same data, augmented strongly where they are augmented lightly."""
+        return self
+
     @abc.abstractmethod
     def rows_of_step(self, model: Any, *, seed: int | None = None) -> Callable[[int], tuple[int, np.ndarray]]:
         """Which examples `training_batches` has in which step: from the number of a step to its epoch and its rows."""

@@ -16,6 +16,9 @@ from keras_transfer.plans.plan import Plan, Stage
 # head that starts at random, the pictures of the shared sets were classified worse, and so at 1 and 0.3, within noise.)
 HEAD = {"head": 0.1}
 
+# Passes over some hundred pictures are a few dozen steps, in which a body hardly gets under way.
+EPOCHS, LEAST_STEPS = (3, 10), 400
+
 
 def feature_extraction(model: keras.Model, *, epochs: int = 20, learning_rate: float = 1e-3, **stage_options) -> Plan:
     """Trains a new head on the features of a frozen body.
@@ -45,7 +48,7 @@ def feature_extraction(model: keras.Model, *, epochs: int = 20, learning_rate: f
 def staged_fine_tuning(
     model: keras.Model,
     *,
-    epochs: Sequence[int] = (3, 10),
+    epochs: Sequence[int] | None = None,
     learning_rate: float = 1e-3,
     layer_decay: float = 0.75,
     unfreeze: str | Sequence[str] = "all",
@@ -67,7 +70,8 @@ def staged_fine_tuning(
 
     Args:
         model: a classifier with a head.
-        epochs: of the head alone, then of what `unfreeze` wakes.
+        epochs: of the head alone, then of what `unfreeze` wakes: exactly so many. If not given (3, 10), the second of
+            them more on small data, as many as make 400 steps.
         learning_rate: peak rate of the head in the second part.
         layer_decay: ratio of a block's rate to the rate of the block above.
         unfreeze: what the second part wakes: `"all"`, `"top:2"`, block names. `"gradual"` wakes one block after
@@ -82,6 +86,8 @@ def staged_fine_tuning(
     >>> [stage.name for stage in kt.staged_fine_tuning(model, epochs=(2, 4), unfreeze="top:3")]
     ['head', 'top:3']
     """
+    least_steps = LEAST_STEPS if epochs is None else 0
+    epochs = EPOCHS if epochs is None else epochs
     if isinstance(epochs, int) or len(epochs) != 2:
         raise ValueError(
             explain(
@@ -90,7 +96,8 @@ def staged_fine_tuning(
                 expected="(epochs of the head alone, epochs of the rest), for instance (3, 10)",
             )
         )
-    options = {"learning_rate": learning_rate, "layer_decay": layer_decay, "ratios": HEAD} | stage_options
+    options = {"learning_rate": learning_rate, "layer_decay": layer_decay, "ratios": HEAD}
+    options |= {"least_steps": least_steps, "augment": "stronger"} | stage_options
     head = Stage("head", epochs[0], learning_rate=learning_rate, start="probe")
     tuned = _gradually(model, epochs[1], options) if unfreeze == "gradual" else [_stage(unfreeze, epochs[1], options)]
     tuned[-1] = dataclasses.replace(tuned[-1], safeguard=safeguard)
@@ -257,6 +264,7 @@ def _from_probe(model: keras.Model, name: str, epochs: int, options: Mapping[str
 def _gradually(model, epochs, options):
     body = blocks_of(model).body
     steps = min(epochs, len(body))
+    options = options | {"least_steps": options["least_steps"] // steps}
     stages = []
     for step in range(1, steps + 1):
         # Spread what does not divide evenly: both the blocks and the epochs come out whole at the last step.

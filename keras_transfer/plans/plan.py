@@ -51,6 +51,11 @@ class Stage:
         ema: keep the exponential moving average of the weights that train, with this momentum: it is what validation
             sees at the end of each epoch, and what the stage ends with. About the last 1 / (1 - ema) steps count; the
             moving statistics of batch norms are an average already, and stay.
+        least_steps: where the data are so small that `epochs` have fewer steps than these, as many epochs more as it
+            takes: what a stage can learn depends on its steps (BiT-HyperRule, Kolesnikov et al. 2020).
+        augment: `"stronger"` augments pictures that are given to be augmented lightly as strongly as `"strong"` does: a
+            body that trains on a few hundred pictures learns them by heart otherwise, a head alone does not. Data that
+            say `"none"`, `"strong"` or something of their own are left as they are.
 
     Example:
 
@@ -77,6 +82,8 @@ class Stage:
     safeguard: bool = False
     l2_sp: float = 0.0
     ema: float | None = None
+    least_steps: int = 0
+    augment: Literal["as given", "stronger"] = "as given"
 
     def __post_init__(self):
         train = self.train if isinstance(self.train, str) else tuple(self.train)
@@ -106,6 +113,8 @@ class Stage:
         _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or a positive number")
         _check("l2_sp", self.l2_sp, self.l2_sp >= 0, "0 or a positive number")
         _check("ema", self.ema, self.ema is None or 0 < self.ema < 1, "None, or a momentum between 0 and 1")
+        _check("least_steps", self.least_steps, self.least_steps >= 0, "0, or a number of steps")
+        _check_choice("augment", self.augment, ("as given", "stronger"))
         _check("patience", self.patience, self.patience is None or self.patience >= 1, "None, or epochs from 1 up")
         for block, ratio in self.ratios.items():
             expected = "a positive number (leave a block out of `train` to freeze it)"
@@ -202,6 +211,22 @@ class Plan:
         """Epochs of all stages together."""
         return sum(stage.epochs for stage in self.stages)
 
+    def over(self, steps_per_epoch: int) -> "Plan":
+        """The plan on data of so many steps an epoch: each stage with the epochs that its least steps take.
+
+        Example:
+
+        >>> print(Plan([Stage("head", epochs=3), Stage("all", epochs=10, least_steps=400)], "tune").over(8))
+        tune: 2 stages, 53 epochs
+          1 head: trains head, 3 epochs, adamw 0.001, cosine, warm-up 10%, batch norm frozen
+          2 all: trains all, 50 epochs, adamw 0.001, cosine, warm-up 10%, batch norm frozen
+        """
+        stages = [
+            dataclasses.replace(stage, epochs=max(stage.epochs, -(-stage.least_steps // steps_per_epoch)), least_steps=0)
+            for stage in self
+        ]
+        return dataclasses.replace(self, stages=stages)
+
     def __iter__(self) -> Iterator[Stage]:
         return iter(self.stages)
 
@@ -227,7 +252,8 @@ class Plan:
         return cls.from_dict(json.loads(text))
 
     def __str__(self):
-        lines = [f"{self.name}: {len(self)} stage{'s' * (len(self) > 1)}, {self.epochs} epochs"]
+        or_more = " or more" if any(stage.least_steps for stage in self) else ""
+        lines = [f"{self.name}: {len(self)} stage{'s' * (len(self) > 1)}, {self.epochs} epochs{or_more}"]
         for number, stage in enumerate(self.stages, 1):
             trains = stage.train if isinstance(stage.train, str) else ", ".join(stage.train)
             trains = {"whole": "", "biases": "biases of ", "norms": "norms of "}[stage.part] + (trains or "no block")
@@ -240,12 +266,14 @@ class Plan:
             details += [f"L2-SP {stage.l2_sp:g}"] if stage.l2_sp else []
             details += [f"average of weights {stage.ema:g}"] if stage.ema else []
             details += [f"batch norm {stage.batch_norm}"]
+            details += ["augmented more strongly"] if stage.augment == "stronger" else []
             details += [f"patience {stage.patience}"] if stage.patience else []
             details += ["safeguarded"] if stage.safeguard else []
             details += {"pretrained": [], "probe": ["from a linear probe"], "random": ["from random weights"]}[
                 stage.start
             ]
-            lines.append(f"  {number} {stage.name}: trains {trains}, {stage.epochs} epochs, {', '.join(details)}")
+            length = f"{stage.epochs} epochs" + (f" or {stage.least_steps} steps" if stage.least_steps else "")
+            lines.append(f"  {number} {stage.name}: trains {trains}, {length}, {', '.join(details)}")
         return "\n".join(lines)
 
 

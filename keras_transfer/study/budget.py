@@ -41,5 +41,5 @@ def with_epochs(plan: Plan, epochs: int, *, name: str = "") -> Plan:
         movable = [number for number, count in enumerate(given) if count + step >= 1]
         number = max(movable, key=lambda number: step * (shares[number] - given[number]))
         given[number] += step
-    stages = [dataclasses.replace(stage, epochs=count) for stage, count in zip(plan, given, strict=True)]
+    stages = [dataclasses.replace(stage, epochs=count, least_steps=0) for stage, count in zip(plan, given, strict=True)]
     return dataclasses.replace(plan, stages=stages)

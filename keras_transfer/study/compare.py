@@ -179,7 +179,8 @@ def _prepared(
     models = {body: study.freshness.built(build, body, seed)[0] for body, build in builds.items()}
     every = ways(builds, plans, models)
     task = study.source.task(next(iter(models.values()))) if study.source else None
-    return every, planned(every, models), task
+    steps = study.splits.steps_per_epoch(next(iter(models.values())))
+    return every, {name: plan.over(steps) for name, plan in planned(every, models).items()}, task
 
 
 def _shifts(study: _Study, builds: Mapping[str, Build], seed: int) -> list[Shift]:
@@ -266,7 +267,8 @@ def _tried(study: _Study, way: Way, epochs: int, seed: int, folder: pathlib.Path
     kept_before, started = _kept(), time.perf_counter()
     with watched() as memory:
         model, beginning = study.freshness.built(way.build, way.body, seed)
-        plan = with_epochs(way.plan(model), epochs, name=way.name)
+        whole = way.plan(model).over(study.splits.steps_per_epoch(model))
+        plan = with_epochs(whole, epochs, name=way.name)
         try:
             run = fit(model, study.splits, plan, workdir=workdir, seed=seed, verbose=False, **study.fit_options)
         except _FAILURES as error:

@@ -19,7 +19,7 @@ from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.study.put_back import as_it_was
 from keras_transfer.training import compilation
 from keras_transfer.training.features import Cache, Keeping, features
-from keras_transfer.training.fit import default_views, prepare
+from keras_transfer.training.fit import augmented_for, default_views, prepare
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import linear_head, start_from_probe
 from keras_transfer.training.objectives import objective_of
@@ -216,6 +216,7 @@ def _losses(
 ) -> list[float]:
     """The loss of each step at rising rates; the model is left wherever that leads."""
     objective, start = objective_of(splits), pretrained(model) if stage.l2_sp else {}
+    splits = augmented_for(stage, splits)
     epochs = -(-rise.steps // splits.steps_per_epoch(model))
     state.seed(model, seed)
     stage_fates = prepare(model, stage, fates(model, stage), seed=seed, verbose=False)

@@ -64,7 +64,7 @@ def rehearsed(
 
     What frozen layers make of the data is kept as by any run, so a later run finds it.
     """
-    short = [dataclasses.replace(stage, epochs=2, patience=None) for stage in plan]
+    short = [dataclasses.replace(stage, epochs=2, least_steps=0, patience=None) for stage in plan]
     watch = _Stopwatch()
     options = {**fit_options, "callbacks": [watch], "verbose": False}
     run = fit(model, splits, dataclasses.replace(plan, stages=short), seed=seed, **options)

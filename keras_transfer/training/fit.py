@@ -167,6 +167,7 @@ def fit(
     _check_kinds(model, splits, plan, callbacks)
     objective = objective_of(splits)
     objective.check(model, splits)
+    plan = plan.over(splits.steps_per_epoch(model))
     per_stage = [fates(model, stage) for stage in plan]
     _check_patience(plan, splits)
     _check_adapters(model, plan, per_stage)
@@ -327,17 +328,23 @@ def _batches(job: _Job, number: int, stage_fates: Sequence[Fate], begun: Snapsho
 
     A stage that has begun goes on as it began, whatever would be chosen now.
     """
-    settings, first_epoch = job.settings, _at_stage(job.plan, number).epoch
+    settings, first_epoch, stage = job.settings, _at_stage(job.plan, number).epoch, job.plan.stages[number]
+    splits = augmented_for(stage, job.splits)
     keeping = settings.keeping if begun is None else settings.keeping.as_begun(begun.training.kept_in)
     found = features(
         job.model,
-        job.splits,
-        keeping.with_views(default_views(job.splits, stage_fates)),
-        epochs=range(first_epoch, first_epoch + job.plan.stages[number].epochs),
+        splits,
+        keeping.with_views(default_views(splits, stage_fates)),
+        epochs=range(first_epoch, first_epoch + stage.epochs),
         seed=settings.seed,
         verbose=settings.verbose,
     )
-    return found or job.splits
+    return found or splits
+
+
+def augmented_for(stage: Stage, splits: Splits) -> Splits:
+    """The data as a stage has them augmented."""
+    return splits.more_strongly_augmented() if stage.augment == "stronger" else splits
 
 
 def default_views(splits: Splits, stage_fates: Sequence[Fate]) -> int:
@@ -434,7 +441,7 @@ def _steps_at_once(job: _Job, batches: Batches, steps: int, epochs: int) -> int:
     """
     is_watched = job.home is not None or job.settings.callbacks
     is_short = steps * epochs < FEWEST_STEPS
-    if batches is job.splits or is_watched or is_short or keras.backend.backend() != "tensorflow":
+    if isinstance(batches, Splits) or is_watched or is_short or keras.backend.backend() != "tensorflow":
         return 1
     return max(number for number in range(1, MOST_AT_ONCE + 1) if steps % number == 0)
 

@@ -113,3 +113,15 @@ def test_a_model_made_by_hand_has_a_head_too():
 def test_an_argument_that_neither_the_method_nor_a_stage_has_is_named_with_the_nearest():
     with pytest.raises(TypeError, match="nearest: *weight_decay"):
         kt.feature_extraction(classifier(), wieght_decay=0.1)
+
+
+def test_epochs_that_are_asked_for_are_exact_and_those_that_are_not_are_enough_for_small_data():
+    by_default, asked = (kt.staged_fine_tuning(classifier(), **options) for options in ({}, {"epochs": (3, 10)}))
+    assert [stage.epochs for stage in by_default.over(7)] == [3, 58]
+    assert [stage.epochs for stage in by_default.over(1000)] == [3, 10]
+    assert [stage.epochs for stage in asked.over(7)] == [3, 10]
+
+
+def test_steps_of_gradual_unfreezing_share_the_least_steps():
+    plan = kt.staged_fine_tuning(classifier(), unfreeze="gradual")
+    assert [stage.least_steps for stage in plan] == [0, 100, 100, 100, 100]

@@ -22,6 +22,8 @@ from keras_transfer.plans.plan import Plan, Stage
         ("patience", 0, "from 1 up"),
         ("l2_sp", -0.1, "0 or a positive"),
         ("ema", 1.0, "between 0 and 1"),
+        ("least_steps", -1, "0, or a number of steps"),
+        ("augment", "strong", "nearest:   stronger"),
         ("ratios", {"stem": 0}, "leave a block out of `train` to freeze it"),
     ],
 )
@@ -35,7 +37,7 @@ def test_a_plan_is_the_same_after_a_trip_through_json():
         [
             Stage("head", 3, learning_rate=5e-3, optimizer="sgd"),
             Stage(["top:2", "stem"], 4, "odd", ratios={"stem": 0.5}, batch_norm="adapt", patience=2),
-            Stage("all", 2, l2_sp=10.0, ema=0.9),
+            Stage("all", 2, l2_sp=10.0, ema=0.9, least_steps=400, augment="stronger"),
         ],
         name="mine",
     )
@@ -47,6 +49,13 @@ def test_a_plan_says_what_it_will_do():
     text = str(Plan([Stage("head", 3), Stage("all", 10, layer_decay=0.75, ratios={"head": 5})]))
     assert "plan: 2 stages, 13 epochs" in text
     assert "2 all: trains all, 10 epochs, adamw 0.001, cosine, warm-up 10%, layer decay 0.75, head × 5" in text
+
+
+def test_a_plan_says_how_long_and_on_what():
+    text = str(Plan([Stage("head", 3), Stage("all", 10, least_steps=400, augment="stronger")]))
+    assert "plan: 2 stages, 13 epochs or more" in text
+    assert "2 all: trains all, 10 epochs or 400 steps, adamw" in text
+    assert text.endswith("augmented more strongly")
 
 
 def test_a_plan_says_what_keeps_the_weights_near():

@@ -28,6 +28,33 @@ def _by_layer(model, prefix):
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "same_as"),
+    [("light", "strong"), ("none", "none"), ("strong", "strong"), (kt.data.Augmentation(brightness=0.1),) * 2],
+    ids=["light", "none", "strong", "of one's own"],
+)
+def test_a_stage_that_augments_more_strongly_makes_strong_of_light_and_nothing_else(given, same_as):
+    found = []
+    for augment, data in (("stronger", given), ("as given", same_as)):
+        keras.utils.set_random_seed(0)
+        model = classifier()
+        kt.fit(model, dark_and_light(augment=data), kt.Plan([kt.Stage("all", 1, augment=augment)]), verbose=False)
+        found.append(state.values(model))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_stage_goes_on_until_it_has_its_least_steps():
+    data = dark_and_light()
+    steps = data.steps_per_epoch()
+    model = classifier()
+    plan = kt.Plan([kt.Stage("head", 1), kt.Stage("all", 2, least_steps=3 * steps + 1)])
+    run = kt.fit(model, data, plan, verbose=False)
+    assert [row["stage"] for row in run.history] == ["head"] + ["all"] * 4
+    assert [stage.epochs for stage in run.plan] == [1, 4]
+    assert [stage.steps for stage in run.report.cost.stages] == [steps, 4 * steps]
+
+
 def test_only_the_head_moves_in_feature_extraction():
     model = classifier()
     before = state.values(model)
