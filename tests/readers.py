@@ -43,6 +43,19 @@ def gemma(length: int = 32) -> keras.Layer:
     return keras_hub.models.GemmaCausalLMPreprocessor(tokenizer, sequence_length=length)
 
 
+def t5(reads: int = 24, writes: int = 12) -> keras.Layer:
+    """Of a model that reads one text and writes another."""
+    tokenizer = sentence_pieces(pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+    lengths = {"encoder_sequence_length": reads, "decoder_sequence_length": writes}
+    return keras_hub.models.T5Seq2SeqLMPreprocessor(tokenizer, **lengths)
+
+
+def bart(reads: int = 24, writes: int = 12) -> keras.Layer:
+    tokenizer = byte_pairs(keras_hub.models.BartTokenizer, ("<s>", "<pad>", "</s>", "<mask>"))
+    lengths = {"encoder_sequence_length": reads, "decoder_sequence_length": writes}
+    return keras_hub.models.BartSeq2SeqLMPreprocessor(tokenizer, **lengths)
+
+
 PREPROCESSORS = {"BERT": bert, "DistilBERT": distil_bert, "RoBERTa": roberta, "GPT-2": gpt2, "Gemma": gemma}
 
 

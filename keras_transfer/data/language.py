@@ -17,7 +17,14 @@ from keras_transfer.data.sources import WHOLE, Found
 from keras_transfer.data.splits import Divided, Split
 from keras_transfer.data.tables import pair_table
 from keras_transfer.data.token_splits import TokenSplits
-from keras_transfer.data.tokenizing import Packed, pack, pack_whole, require_targets
+from keras_transfer.data.tokenizing import (
+    Packed,
+    pack,
+    pack_pairs,
+    pack_whole,
+    reads_and_writes,
+    require_targets,
+)
 from keras_transfer.errors import explain
 
 
@@ -58,7 +65,8 @@ class PromptSplits(TokenSplits):
     """Prompts and responses for training, validation and test of a language model: the loss is on the response only.
 
     Attributes:
-        separator: what stands between prompt and response; it belongs to the prompt.
+        separator: what stands between prompt and response; it belongs to the prompt. A model that reads one text and
+            writes another needs none.
     """
 
     def __init__(
@@ -80,6 +88,8 @@ class PromptSplits(TokenSplits):
         return {**super().settings, "separator": self.separator}
 
     def _pack(self, preprocessor: keras.Layer, split: Split, max_length: int) -> Packed:
+        if reads_and_writes(preprocessor):
+            return pack_pairs(preprocessor, split.examples.prompts, split.examples.responses, max_length)
         whole = [self._text(split, number) for number in range(len(split))]
         prompts = [prompt + self.separator for prompt in split.examples.prompts]
         packed = require_targets(preprocessor, pack(preprocessor, whole, max_length))
@@ -146,7 +156,7 @@ def prompts(
     """Prompts and responses for a language model, which learns to write the responses and not the prompts.
 
     A row is prompt, separator and response, read as the model reads any text; the tokens up to the response have no
-    weight in the loss.
+    weight in the loss. A model of `kt.seq2seq_lm` reads the prompt alone, and writes the response.
 
     Args:
         source: one of
@@ -156,7 +166,7 @@ def prompts(
             - a mapping of split name to any of these: `{"train": …, "test": …}`.
         prompt: the column of the prompts, if it is not called so.
         response: the column of the responses, if it is not called so.
-        separator: what stands between the two.
+        separator: what stands between the two, where the model reads both as one text.
         batch_size: rows per step.
         max_length: cuts rows to so many tokens, special ones included; the model's own length if not given.
         buckets: the lengths to pad to, in tokens; eight that need the least padding if not given.

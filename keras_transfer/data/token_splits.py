@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_transfer.data.buckets import arrange, bucket_of, check_lengths, choose_lengths
 from keras_transfer.data.splits import Divided, Split, Splits, table
-from keras_transfer.data.tokenizing import Packed, input_names, required_preprocessor
+from keras_transfer.data.tokenizing import Packed, input_names, longest_read, reads_and_writes, required_preprocessor
 from keras_transfer.errors import explain
 
 if TYPE_CHECKING:
@@ -65,10 +65,12 @@ class TokenSplits(Splits):
         if (split.name, max_length) not in kept:
             packed = self._pack(preprocessor, split, max_length)
             if packed.cut:
-                noun = split.examples.noun
+                noun, most = split.examples.noun, f"{max_length} tokens"
+                if reads_and_writes(preprocessor):
+                    most = "what is read, or written, by its preprocessor"
                 warnings.warn(
-                    f"{packed.cut} of the {len(packed)} {noun}s of {split.name} are longer than {max_length} tokens,"
-                    " and are read only so far",
+                    f"{packed.cut} of the {len(packed)} {noun}s of {split.name} are longer than {most}, and are read"
+                    " only so far",
                     stacklevel=3,
                 )
             kept[split.name, max_length] = packed
@@ -193,7 +195,7 @@ class TokenSplits(Splits):
         """One example as a reader would see it."""
 
     def _length(self, model: keras.Model, preprocessor: keras.Layer) -> int:
-        own = preprocessor.sequence_length
+        own = longest_read(preprocessor)
         if self.max_length is not None and self.max_length > own:
             raise ValueError(
                 explain(

@@ -22,6 +22,10 @@ from keras_transfer.errors import explain
 # Texts that are tokenized at a time: enough to be quick, few enough not to matter at a thousand tokens each.
 _AT_A_TIME = 1024
 
+# What a preprocessor gives beside the inputs of a language model, and where one for two texts keeps their lengths.
+_TARGETS = ("y", "sample_weight")
+_TWO_LENGTHS = ("encoder_sequence_length", "decoder_sequence_length")
+
 
 def preprocessor_of(model: keras.Model) -> keras.Layer | None:
     """What turns texts into the inputs of `model`: that of a KerasHub task, or the one on the model's card, or `None`.
@@ -95,35 +99,90 @@ def pack(preprocessor: keras.Layer, texts: Sequence[str], max_length: int | None
 
     Raises:
         ValueError: the preprocessor has no tokenizer or no length, does not pad on the right, or returns something
-            that is not one row of tokens for each text.
+            that is not one row of tokens for each text; or it reads one text and writes another.
     """
-    own_length = _own_length(preprocessor)
-    max_length = own_length if max_length is None else max_length
-    names, padding = _columns(preprocessor)
-    kept: dict[str, list[np.ndarray]] = {name: [] for name in padding}
-    lengths = []
-    cut = 0
+    if reads_and_writes(preprocessor):
+        raise ValueError(
+            explain(
+                f"A {type(preprocessor).__name__} reads one text and writes another.",
+                given="one text in each row",
+                expected="a text to read and a text to write",
+                to_mend="kt.data.prompts(…): the prompt is read, the response written",
+            )
+        )
+    max_length = longest_read(preprocessor) if max_length is None else max_length
+    padding = _padding(_run(preprocessor, [""], longest_read(preprocessor) + 16), preprocessor)
+    parts, cut = [], 0
     for start in range(0, len(texts), _AT_A_TIME):
         some = list(texts[start : start + _AT_A_TIME])
         columns = _run(preprocessor, some, max_length)
-        some_lengths = _lengths(columns, padding)
-        filled = np.arange(max_length) < some_lengths[:, None]
-        for name, column in columns.items():
-            kept[name].append(column[filled])
-        lengths.append(some_lengths)
-        full = [text for text, length in zip(some, some_lengths, strict=True) if length == max_length]
+        lengths = _lengths(columns, padding)
+        parts.append(_without_padding(columns, lengths))
+        full = [text for text, length in zip(some, lengths, strict=True) if length == max_length]
         if full:
             cut += int((_lengths(_run(preprocessor, full, max_length + 1), padding) > max_length).sum())
-    offsets = np.cumsum(np.concatenate([[0], *lengths]), dtype=np.int64)
-    flat = {name: np.concatenate(parts) if parts else np.zeros(0, np.int32) for name, parts in kept.items()}
+    return _joined(parts, padding, max_length, cut)
+
+
+def pack_pairs(preprocessor: keras.Layer, read: Sequence[str], written: Sequence[str], max_length: int) -> Packed:
+    """As `pack`, for a model that reads one text and writes another; a row is as long as the longer of its two.
+
+    Args:
+        preprocessor: of a KerasHub sequence-to-sequence model.
+        read: what the encoder reads.
+        written: what the decoder is to write, as many.
+        max_length: cuts both to so many tokens, special ones included, where the preprocessor's own two lengths do not
+            cut them sooner.
+    """
+    own = {name: getattr(preprocessor, name) for name in _TWO_LENGTHS}
+    with_room = {name: length + 16 for name, length in own.items()}
+    padding = _padding(_run_pairs(preprocessor, [""], [""], with_room), preprocessor)
+    most = {name: min(length, max_length) for name, length in own.items()}
+    one_more = {name: length + 1 for name, length in most.items()}
+    parts, cut = [], 0
+    for start in range(0, len(read), _AT_A_TIME):
+        some = [list(texts[start : start + _AT_A_TIME]) for texts in (read, written)]
+        columns = _run_pairs(preprocessor, *some, most)
+        wide = {name: _widened(column, max_length, padding[name]) for name, column in columns.items()}
+        parts.append(_without_padding(wide, _lengths(wide, padding)))
+        is_full = np.any([column[:, -1] != padding[name] for name, column in columns.items()], axis=0)
+        if is_full.any():
+            full = [[text for text, fills in zip(texts, is_full, strict=True) if fills] for texts in some]
+            longer = _run_pairs(preprocessor, *full, one_more)
+            cut += int(np.any([column[:, -1] != padding[name] for name, column in longer.items()], axis=0).sum())
+    return _joined(parts, padding, max_length, cut)
+
+
+# The flat columns of some rows, and the lengths of these.
+_Part = tuple[dict[str, np.ndarray], np.ndarray]
+
+
+def _without_padding(columns: Mapping[str, np.ndarray], lengths: np.ndarray) -> _Part:
+    filled = np.arange(next(iter(columns.values())).shape[1]) < lengths[:, None]
+    return {name: column[filled] for name, column in columns.items()}, lengths
+
+
+def _joined(parts: Sequence[_Part], padding: Mapping[str, Any], max_length: int, cut: int) -> Packed:
+    lengths = [some for _, some in parts]
+    flat = {
+        name: np.concatenate([columns[name] for columns, _ in parts]) if parts else np.zeros(0, np.int32)
+        for name in padding
+    }
     return Packed(
-        {name: flat[name] for name in names},
-        {name: flat[name] for name in flat if name not in names},
-        offsets,
+        {name: values for name, values in flat.items() if name not in _TARGETS},
+        {name: values for name, values in flat.items() if name in _TARGETS},
+        np.cumsum(np.concatenate([[0], *lengths]), dtype=np.int64),
         padding,
         max_length,
         cut,
     )
+
+
+def _widened(column: np.ndarray, length: int, padding: Any) -> np.ndarray:
+    """A column with padding to its right."""
+    wide = np.full((len(column), length), padding, column.dtype)
+    wide[:, : column.shape[1]] = column
+    return wide
 
 
 def pack_whole(preprocessor: keras.Layer, texts: Sequence[str], max_length: int) -> Packed:
@@ -270,7 +329,7 @@ def check_kept(preprocessor: keras.Layer) -> None:
     """
     again = card.read_preprocessor(card.write_preprocessor(preprocessor))
     for text in ("Crème brûlée, NAÏVE?", "don't  (re-)read #42: e-mail\tto a_b@c.org", "我爱你。日本語", "", "🙂 ½ 🇫🇷"):
-        first, second = (_run(layer, [text], _own_length(preprocessor)) for layer in (preprocessor, again))
+        first, second = (_run(layer, [text], longest_read(preprocessor)) for layer in (preprocessor, again))
         if any(not np.array_equal(first[name], second[name]) for name in first):
             raise ValueError(
                 explain(
@@ -282,7 +341,19 @@ def check_kept(preprocessor: keras.Layer) -> None:
             )
 
 
-def _own_length(preprocessor: keras.Layer) -> int:
+def reads_and_writes(preprocessor: keras.Layer) -> bool:
+    """Whether a preprocessor is that of a sequence-to-sequence model, which takes two texts."""
+    return all(hasattr(preprocessor, name) for name in _TWO_LENGTHS)
+
+
+def longest_read(preprocessor: keras.Layer) -> int:
+    """The length to which a preprocessor packs a text, in tokens; the greater where it has one for each of two.
+
+    Raises:
+        ValueError: it does not say.
+    """
+    if reads_and_writes(preprocessor):
+        return max(getattr(preprocessor, name) for name in _TWO_LENGTHS)
     length = getattr(preprocessor, "sequence_length", None)
     if not isinstance(length, int):
         raise ValueError(
@@ -307,15 +378,9 @@ def _at(preprocessor: keras.Layer, length: int) -> Iterator[None]:
 
 
 def _run(preprocessor: keras.Layer, texts: list[str], length: int) -> dict[str, np.ndarray]:
-    """The columns that a preprocessor gives, those of the targets called `y` and `sample_weight`."""
+    """The columns that a preprocessor gives, all of one length."""
     with _at(preprocessor, length):
-        given = preprocessor(texts)
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(given)
-    x = x if isinstance(x, Mapping) else {"token_ids": x}
-    columns = {**x, **{"y": y, "sample_weight": sample_weight}}
-    arrays = {
-        name: np.asarray(keras.ops.convert_to_numpy(column)) for name, column in columns.items() if column is not None
-    }
+        arrays = _columns(preprocessor(texts))
     odd = {name: array.shape for name, array in arrays.items() if array.shape != (len(texts), length)}
     if odd:
         raise ValueError(
@@ -328,20 +393,36 @@ def _run(preprocessor: keras.Layer, texts: list[str], length: int) -> dict[str, 
     return arrays
 
 
-def _columns(preprocessor: keras.Layer) -> tuple[list[str], dict[str, Any]]:
-    """(The names of the model's inputs, the padding of every column), both seen on an empty text with room to spare."""
-    own_length = _own_length(preprocessor)
-    columns = _run(preprocessor, [""], own_length + 16)
-    padding = {name: column[0, -1] for name, column in columns.items()}
-    if padding.get("padding_mask", False):
+def _run_pairs(
+    preprocessor: keras.Layer, read: list[str], written: list[str], lengths: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """As `_run`; the columns of the encoder have one length, those of the decoder and the targets another."""
+    return _columns(preprocessor({"encoder_text": read, "decoder_text": written}, **lengths))
+
+
+def _columns(given: Any) -> dict[str, np.ndarray]:
+    """What a preprocessor gives, as arrays by name, those of the targets called `y` and `sample_weight`."""
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(given)
+    x = x if isinstance(x, Mapping) else {"token_ids": x}
+    columns = {**x, **dict(zip(_TARGETS, (y, sample_weight), strict=True))}
+    return {
+        name: np.asarray(keras.ops.convert_to_numpy(column)) for name, column in columns.items() if column is not None
+    }
+
+
+def _padding(of_nothing: Mapping[str, np.ndarray], preprocessor: keras.Layer) -> dict[str, Any]:
+    """The padding of every column, as seen on an empty text with room to spare."""
+    padding = {name: column[0, -1] for name, column in of_nothing.items()}
+    wrong = [name for name, value in padding.items() if name.endswith("padding_mask") and value]
+    if wrong:
         raise ValueError(
             explain(
                 f"The {type(preprocessor).__name__} does not pad on the right.",
-                given=f"padding_mask {columns['padding_mask'][0].astype(int).tolist()} for an empty text",
+                given=f"{wrong[0]} {of_nothing[wrong[0]][0].astype(int).tolist()} for an empty text",
                 expected="1 for the tokens, then 0",
             )
         )
-    return [name for name in columns if name not in ("y", "sample_weight")], padding
+    return padding
 
 
 def _lengths(columns: Mapping[str, np.ndarray], padding: Mapping[str, Any]) -> np.ndarray:

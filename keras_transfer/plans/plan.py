@@ -222,7 +222,9 @@ class Plan:
           2 all: trains all, 50 epochs, adamw 0.001, cosine, warm-up 10%, batch norm frozen
         """
         stages = [
-            dataclasses.replace(stage, epochs=max(stage.epochs, -(-stage.least_steps // steps_per_epoch)), least_steps=0)
+            dataclasses.replace(
+                stage, epochs=max(stage.epochs, -(-stage.least_steps // steps_per_epoch)), least_steps=0
+            )
             for stage in self
         ]
         return dataclasses.replace(self, stages=stages)

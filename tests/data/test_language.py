@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from readers import SENTENCES, bert, gemma, gpt2, model_of
+from readers import SENTENCES, bart, bert, gemma, gpt2, model_of, t5
 
 from keras_transfer import data
 
@@ -126,3 +126,49 @@ def test_a_language_model_of_keras_trains_on_the_batches():
     steps = splits.steps_per_epoch(model)
     history = model.fit(splits.training_batches(model), epochs=5, steps_per_epoch=steps, verbose=0, shuffle=False)
     assert history.history["loss"][-1] < history.history["loss"][0]
+
+
+def _writer(preprocessor):
+    """Takes what a sequence-to-sequence preprocessor gives; only its name and its inputs matter here."""
+    names = ("encoder_token_ids", "encoder_padding_mask", "decoder_token_ids", "decoder_padding_mask")
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+    model = keras.Model(inputs, keras.layers.Embedding(300, 4)(inputs["decoder_token_ids"]))
+    model.preprocessor = preprocessor
+    return model
+
+
+@pytest.mark.both_backends
+@pytest.mark.parametrize("reader", [t5, bart])
+def test_a_prompt_is_read_and_a_response_written_as_the_preprocessor_has_it(reader):
+    preprocessor = reader()
+    splits = data.prompts((PROMPTS, RESPONSES), batch_size=3, validation=0)
+    found = {}
+    for x, y, weight in splits.evaluation_batches(splits.train, _writer(preprocessor)):
+        for name, column in {**x, "y": y, "sample_weight": weight}.items():
+            found.setdefault(name, []).extend(np.asarray(column))
+    expected, y, weight = preprocessor({"encoder_text": PROMPTS, "decoder_text": RESPONSES})
+    expected |= {"y": y, "sample_weight": weight}
+    padding = {name: preprocessor.tokenizer.pad_token_id if name.endswith(("ids", "y")) else 0 for name in expected}
+    assert set(found) == set(expected)
+    for name, rows_of in found.items():
+        for row, whole in zip(rows_of, np.asarray(expected[name]), strict=True):
+            shared = min(len(row), len(whole))
+            np.testing.assert_array_equal(row[:shared], whole[:shared], err_msg=name)
+            assert (row[shared:] == padding[name]).all()
+            assert (whole[shared:] == padding[name]).all()
+
+
+def test_neither_text_is_kept_beyond_its_own_length_and_what_is_cut_is_counted():
+    splits = data.prompts((["a film " * 9, "a", "a"], ["fine", "a film " * 9, "fine"]), batch_size=3, validation=0)
+    with pytest.warns(UserWarning, match="2 of the 3 pairs of train are longer than what is read, or written"):
+        packed = splits.packed(splits.train, _writer(t5(reads=12, writes=6)))
+    rows_of = packed.padded([0, 1, 2], 12)
+    assert rows_of["encoder_padding_mask"].sum(axis=1).tolist()[0] == 12
+    assert rows_of["decoder_padding_mask"].sum(axis=1).tolist()[1] == 6
+    assert rows_of["decoder_padding_mask"][:, 6:].sum() == 0
+
+
+def test_texts_alone_are_nothing_for_a_model_that_reads_one_and_writes_another():
+    splits = data.texts(SENTENCES, label=False, validation=0)
+    with pytest.raises(ValueError, match=r"reads one text and writes another[\s\S]*kt\.data\.prompts"):
+        splits.training_batches(_writer(t5()))

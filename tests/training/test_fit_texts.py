@@ -4,6 +4,7 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
+from readers import t5
 from vocabularies import WORDS, byte_pairs, word_pieces
 
 import keras_transfer as kt
@@ -132,6 +133,54 @@ def test_the_prompt_is_not_learnt_and_the_response_is():
     assert kt.evaluate(model, data, "validation").perplexity < 2
     prompts = kt.data.texts(words, label=False, batch_size=4, validation=0.25)
     assert kt.evaluate(model, prompts, "validation").perplexity > 10
+
+
+def _reads_and_writes(**options):
+    preprocessor = t5(reads=48)
+    size = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 16}
+    body = keras_hub.models.T5Backbone(preprocessor.tokenizer.vocabulary_size(), **size, **options)
+    return kt.seq2seq_lm(body, preprocessor=preprocessor)
+
+
+def test_perplexity_of_a_model_that_reads_and_writes_is_that_of_its_responses_by_hand():
+    model, responses = _reads_and_writes(), ["fine", "a bad film", "it was", "good film"]
+    data = kt.data.prompts({"train": (FINE, responses), "test": (DULL, responses)}, batch_size=3, validation=0)
+    x, y, weight = model.preprocessor({"encoder_text": DULL, "decoder_text": responses})
+    logits = model(x)
+    likely = np.take_along_axis(np.asarray(keras.ops.log_softmax(logits)), np.asarray(y)[..., None], axis=-1)[..., 0]
+    weight = np.asarray(weight, "float32")
+    found = kt.evaluate(model, data, "test")
+    np.testing.assert_allclose(found.perplexity, np.exp(-(likely * weight).sum() / weight.sum()), rtol=1e-4)
+
+
+def test_a_model_that_reads_and_writes_learns_to_write_and_is_saved_with_its_tokenizer(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = _reads_and_writes(dropout=0.0)
+    data = kt.data.prompts((FINE * 4, ["fine"] * 16), batch_size=4)
+    before = kt.evaluate(model, data, "validation").perplexity
+    run = kt.fit(model, data, kt.Plan([kt.Stage("all", 50, learning_rate=0.01)]), verbose=False, workdir=tmp_path)
+    assert before > 30
+    assert run.report.perplexity < 1.5
+    opened = keras.saving.load_model(tmp_path / "model.keras")
+    opened.compile(sampler="greedy")
+    assert opened.generate(DULL[:2]) == ["fine", "fine"]
+
+
+@both_backends
+def test_lora_on_a_model_that_reads_and_writes_moves_its_adapter_alone():
+    model = _reads_and_writes()
+    data = kt.data.prompts((FINE * 2, ["fine"] * 8), batch_size=4)
+    before = {identity.path: value for identity, value in zip(*_weights(model), strict=True)}
+    run = kt.fit(model, data, kt.lora(model, rank=2, epochs=1), verbose=False)
+    after = {identity.path: value for identity, value in zip(*_weights(model), strict=True)}
+    moved = [path for path in before if "seed" not in path and not np.array_equal(before[path], after[path])]
+    assert moved == []
+    assert any("lora_b" in path and np.any(value) for path, value in after.items())
+    assert run.report.cost.stages[0].trainable_parameters == 6 * (16 * 2 + 2 * 16)
+
+
+def _weights(model):
+    return state.identities(model), state.values(model)
 
 
 def test_training_from_random_weights_redraws_a_language_model_whose_head_is_its_embedding():
