@@ -12,6 +12,7 @@ from keras_transfer.evaluation.cost import Cost
 from keras_transfer.evaluation.language_report import LanguageReport
 from keras_transfer.evaluation.prediction import predict_split
 from keras_transfer.evaluation.report import Report, report
+from keras_transfer.training.token_metrics import TokenAccuracy, TokenCrossEntropy
 
 
 class Objective(abc.ABC):
@@ -100,22 +101,27 @@ class NextToken(Objective):
             )
 
     def compile(self, model, optimizer, jit_compile, *, steps_at_once=1):
+        metrics = [TokenCrossEntropy(name="cross_entropy", from_logits=True), TokenAccuracy(name="accuracy")]
+        self._compile(model, optimizer, jit_compile, steps_at_once, metrics)
+
+    def _compile(self, model, optimizer, jit_compile, steps_at_once, metrics):
         # KerasHub's tasks also take how they sample, and fall back on their own choice where they are not told.
         sampler = {"sampler": model.sampler} if getattr(model, "sampler", None) is not None else {}
         model.compile(
             optimizer=optimizer,
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight"),
-            weighted_metrics=[
-                keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True),
-                keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
-            ],
+            weighted_metrics=metrics,
             jit_compile=jit_compile,
             steps_per_execution=steps_at_once,
             **sampler,
         )
 
     def leave_compiled(self, model):
-        self.compile(model, keras.optimizers.Adam(1e-4), "auto")
+        stock = [
+            keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True),
+            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+        ]
+        self._compile(model, keras.optimizers.Adam(1e-4), "auto", 1, stock)
 
     def report(self, model, splits, split, cost):
         # The same layers under another model: how the user's own is compiled, optimizer and all, is left alone.

@@ -113,7 +113,11 @@ def test_a_language_model_learns_the_next_token_through_its_adapter_alone():
 
 @both_backends
 def test_perplexity_is_that_of_a_sum_over_the_tokens_by_hand():
-    texts, model = kt.data.texts(FINE + DULL, label=False, batch_size=3, validation=0.25), _language_model()
+    """Of batches that are padded to several lengths, each token counting the same."""
+    corpus = {"train": FINE + DULL, "validation": ["a film", "fine", "fun", *DULL]}
+    texts, model = kt.data.texts(corpus, label=False, batch_size=3, buckets=(8, 24)), _language_model()
+    lengths = {y.shape[1] for _, y, _ in texts.evaluation_batches(texts.validation, model)}
+    assert len(lengths) > 1
     total, tokens = 0.0, 0.0
     for inputs, targets, weights in texts.evaluation_batches(texts.validation, model):
         logits = np.asarray(model({name: np.asarray(value) for name, value in inputs.items()}), "float64")
@@ -123,6 +127,9 @@ def test_perplexity_is_that_of_a_sum_over_the_tokens_by_hand():
     found = kt.evaluate(model, texts, "validation")
     assert found.cross_entropy == pytest.approx(total / tokens, rel=1e-5)
     assert found.perplexity == pytest.approx(np.exp(total / tokens), rel=1e-5)
+    run = kt.fit(model, texts, kt.Plan([kt.Stage("all", 1)]), verbose=False)
+    measured_after = kt.evaluate(model, texts, "validation").cross_entropy
+    assert run.history[-1]["val_cross_entropy"] == pytest.approx(measured_after, rel=1e-5)
 
 
 def test_the_prompt_is_not_learnt_and_the_response_is():
