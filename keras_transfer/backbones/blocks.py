@@ -201,7 +201,8 @@ def blocks(model: keras.Model) -> Blocks:
     body = _body(model)
     below, above = _parts(flat, model, body)
     named = naming.named_blocks(segments(below, above), flat.shapes) if _hold_weights(below) else []
-    if named and not _hold_weights(above):
+    # A head whose only weights are the body's (the embedding turned round, say) is part of the body.
+    if named and not _hold_weights(above, beside=below):
         name, highest = named[-1]
         named[-1] = name, Segment((*highest.parts, *above), highest.cut)
         above = []
@@ -248,8 +249,10 @@ def _parts(flat: graph.Flat, model: keras.Model, body: keras.Model) -> tuple[lis
     return below, [part for part in flat.parts if part not in kept]
 
 
-def _hold_weights(parts: Sequence[graph.Part]) -> bool:
-    return any(state.own_variables(layer) for part in parts for layer in part.layers)
+def _hold_weights(parts: Sequence[graph.Part], *, beside: Sequence[graph.Part] = ()) -> bool:
+    """Whether parts have weights, those of `beside` left out."""
+    known = {id(layer) for part in beside for layer in part.layers}
+    return any(state.own_variables(layer) for part in parts for layer in part.layers if id(layer) not in known)
 
 
 def _end_of_flat_body(flat: graph.Flat, model: keras.Model) -> int:

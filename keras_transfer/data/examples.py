@@ -301,12 +301,15 @@ class PairExamples(Examples):
 
     def inspect(self, number: int) -> tuple[bytes, str | None]:
         """(SHA-256 of both in UTF-8, what is wrong with one of them or `None`)."""
+        return self._inspect_texts(number, may_be_empty=())
+
+    def _inspect_texts(self, number: int, may_be_empty: Sequence[str]) -> tuple[bytes, str | None]:
         digest = hashlib.sha256()
         for part, text in (("prompt", self.prompts[number]), ("response", self.responses[number])):
             if not isinstance(text, str):
                 return b"", f"its {part} is no text but {type(text).__name__} {text!r:.40}"
             digest.update(f"{len(text)} {text}".encode("utf-8", "surrogatepass"))
-            reason = _wrong_with_text(text)
+            reason = None if part in may_be_empty and not text else _wrong_with_text(text)
             if reason is not None:
                 return digest.digest(), f"its {part} {reason}"
         return digest.digest(), None

@@ -91,7 +91,7 @@ class PromptSplits(TokenSplits):
         if reads_and_writes(preprocessor):
             return pack_pairs(preprocessor, split.examples.prompts, split.examples.responses, max_length)
         whole = [self._text(split, number) for number in range(len(split))]
-        prompts = [prompt + self.separator for prompt in split.examples.prompts]
+        prompts = [self._before_response(prompt) for prompt in split.examples.prompts]
         packed = require_targets(preprocessor, pack(preprocessor, whole, max_length))
         alone = pack(preprocessor, prompts, max_length)
         weights = np.array(packed.targets["sample_weight"])
@@ -102,7 +102,10 @@ class PromptSplits(TokenSplits):
         return dataclasses.replace(packed, targets={**packed.targets, "sample_weight": weights})
 
     def _text(self, split: Split, number: int) -> str:
-        return split.examples.prompts[number] + self.separator + split.examples.responses[number]
+        return self._before_response(split.examples.prompts[number]) + split.examples.responses[number]
+
+    def _before_response(self, prompt: str) -> str:
+        return prompt + self.separator if prompt else ""  # a picture may have none
 
 
 def _next_tokens(packed: Packed, row: int) -> np.ndarray:

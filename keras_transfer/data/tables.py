@@ -5,7 +5,7 @@ import csv
 import io
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from keras_transfer.data.examples import Examples, PairExamples, TextExamples
 from keras_transfer.data.scanning import Problem
@@ -17,6 +17,8 @@ KNOWN_NAMES = {
     "label": ("label", "class", "class_name", "label_name", "category", "sentiment", "intent", "target", "y"),
     "prompt": ("prompt", "instruction", "question", "input"),
     "response": ("response", "completion", "answer", "output"),
+    "path": ("path", "file_path", "filepath", "image_path", "file_name", "filename", "file", "image", "img", "picture"),
+    "caption": ("caption", "text", "sentence", "description", "response", "answer", "label"),
     "split": ("split", "subset", "set", "partition"),
 }
 """What columns are called, the plainest name first."""
@@ -61,6 +63,25 @@ def pair_table(path: pathlib.Path, *, prompt: str | None = None, response: str |
         return PairExamples(cells["prompt"], cells["response"], place=place)
 
     return _found(path, {"prompt": prompt, "response": response}, examples, is_labelled=False)
+
+
+def captioned_table(
+    path: pathlib.Path,
+    columns: Mapping[str, str | None],
+    examples: Callable[[dict[str, list[str]], Callable[[int], str]], Examples],
+) -> Found:
+    """What `examples` makes of a table with columns of paths and captions, and of prompts where there is one.
+
+    Args:
+        path: of a .tsv file, read without quoting, or a .csv file with commas, semicolons or tabs.
+        columns: the names of `"path"`, `"prompt"` and `"caption"`, or `None`: found by their names.
+        examples: makes examples of the cells by kind and of what says where they stand.
+
+    Raises:
+        ValueError: the file is empty, no UTF-8 file, or which column is which cannot be told.
+    """
+    kinds = {kind: name for kind, name in columns.items() if kind != "prompt" or name is not None}
+    return _found(path, kinds, examples, is_labelled=False)
 
 
 def _found(

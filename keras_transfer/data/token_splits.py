@@ -123,10 +123,14 @@ class TokenSplits(Splits):
     def without_pictures(self, split: Split, model: keras.Model, rows: np.ndarray) -> tuple:
         packed = self.packed(split, model)
         columns = packed.padded(rows, int(self._padded(packed)[rows].max()))
-        x = {name: columns[name] for name in input_names(model, packed)}
+        x = {name: columns[name] for name in self._input_names(model, packed)}
         if packed.targets:
             return x, columns["y"], columns["sample_weight"]
         return x, split.labels[rows]
+
+    def _input_names(self, model: keras.Model, packed: Packed) -> list[str]:
+        """Which of the columns the model takes."""
+        return input_names(model, packed)
 
     def view(
         self,
@@ -157,7 +161,7 @@ class TokenSplits(Splits):
         longest, digest = int(packed.lengths.max()), hashlib.sha256()
         for start in range(0, len(packed), 1024):
             columns = packed.padded(np.arange(start, min(start + 1024, len(packed))), longest)
-            for name in input_names(model, packed):
+            for name in self._input_names(model, packed):
                 digest.update(f"{name} {columns[name].dtype} {columns[name].shape}".encode())
                 digest.update(np.ascontiguousarray(columns[name]).tobytes())
         return {"content": digest.hexdigest(), "padded to": np.unique(self._padded(packed)).tolist()}

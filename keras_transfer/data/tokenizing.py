@@ -301,13 +301,13 @@ def required_preprocessor(model: keras.Model) -> keras.Layer:
     return preprocessor
 
 
-def input_names(model: keras.Model, packed: Packed) -> list[str]:
-    """The columns that the model takes, all there are where it does not say.
+def input_names(model: keras.Model, packed: Packed, *, beside: Sequence[str] = ()) -> list[str]:
+    """The columns that the model takes, all there are where it does not say; `beside` comes from elsewhere.
 
     Raises:
         ValueError: it takes one that its preprocessor does not give.
     """
-    taken = [tensor.name for tensor in getattr(model, "inputs", None) or []]
+    taken = [tensor.name for tensor in getattr(model, "inputs", None) or [] if tensor.name not in beside]
     missing = [name for name in taken if name not in packed.features]
     if missing:
         raise ValueError(

@@ -34,8 +34,8 @@ def roberta():
     return _hub().RobertaBackbone(max_sequence_length=LENGTH, **TEXT)
 
 
-def gpt2():
-    return _hub().GPT2Backbone(max_sequence_length=LENGTH, **TEXT)
+def gpt2(**options):
+    return _hub().GPT2Backbone(max_sequence_length=LENGTH, **{**TEXT, **options})
 
 
 def gpt_neo_x():
@@ -160,7 +160,7 @@ def sam():
     return _hub().SAMBackbone(image_encoder=encoder, prompt_encoder=prompts, mask_decoder=decoder)
 
 
-def blip2():
+def blip2(**of_language):
     vision = _hub().BLIP2VisionEncoder(
         image_size=SIDE, patch_size=8, num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=16,
         use_patch_bias=True, use_class_token=True, use_mha_bias=True, use_mlp_bias=True, dropout_rate=0.0,
@@ -171,8 +171,9 @@ def blip2():
         cross_attention_frequency=2, dropout=0.0, layer_norm_epsilon=1e-12,
     )  # fmt: skip
     language = _hub().BLIP2CustomOPT(
-        num_query_tokens=2, qformer_hidden_dim=8, dropout=0.0, max_sequence_length=LENGTH + 2, **TEXT
-    )
+        num_query_tokens=2, qformer_hidden_dim=8, dropout=0.0,
+        **{"max_sequence_length": LENGTH + 2, **TEXT, **of_language},
+    )  # fmt: skip
     return _hub().BLIP2Backbone(vision_encoder=vision, qformer=qformer, language_model=language)
 
 
