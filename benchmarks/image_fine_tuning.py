@@ -160,9 +160,12 @@ def table(results: dict, options: argparse.Namespace) -> str:
     for row, method in ROWS.items():
         if method not in options.methods:
             continue
+        found = {name: [results[f"{name}/{method}/{seed}"] for seed in seeds] for name in sets}
+        if not all(row in one for each in found.values() for one in each):
+            continue  # of an earlier version of this command, which did not measure that
         cells, means = [], []
         for name in sets:
-            values = [results[f"{name}/{method}/{seed}"][row] for seed in seeds]
+            values = [one[row] for one in found[name]]
             means.append(statistics.mean(values))
             cells.append(f"{means[-1]:.3f} ({min(values):.3f}–{max(values):.3f})")
         lines.append(f"| {row} | {' | '.join(cells)} | {statistics.mean(means):.3f} |")
