@@ -232,8 +232,52 @@ def test_bodies_differ_by_their_features_and_by_what_methods_gain():
     assert (after[0].body, after[0].method) == ("b", METHODS[1])
     margin = body_margin(after, evidence)
     assert margin.over.endswith("of a")
-    assert margin.difference.value == pytest.approx(after[0].gain.value - 0.1)
+    assert margin.difference.value == pytest.approx(
+        after[0].accuracy - next(x.accuracy for x in after if x.body == "a")
+    )
     assert margin.is_clear
+    assert margin.not_tried == ()
+
+
+def _of_200(share):
+    return np.arange(200) < round(share * 200)
+
+
+def test_a_body_that_was_tried_leads_one_that_was_not_by_what_is_expected_of_both():
+    """A gain that was measured on one body is no lead over another on which nobody has looked for it."""
+    evidence = [_evidence("a", _of_200(0.80)), _evidence("b", _of_200(0.79))]
+    trials = [_trial("a", np.arange(100) > 5, np.arange(100) > 19)]
+    ranked = prospects(evidence, trials, {"a": FOR_IT, "b": FOR_IT})
+    margin = body_margin(ranked, evidence)
+    second = next(one for one in ranked if one.body == "b")
+    assert (ranked[0].body, margin.over) == ("a", "staged_fine_tuning of b")
+    assert margin.difference.value == pytest.approx(ranked[0].accuracy - second.accuracy)
+    assert not margin.is_clear
+    assert "not tried: staged_fine_tuning of b" in str(margin)
+
+
+def test_the_body_that_is_recommended_never_trails_the_next_one():
+    """A large gain on twenty examples is believed in part: for the rank, and so for the margin."""
+    evidence = [_evidence("a", _of_200(0.80)), _evidence("b", _of_200(0.70))]
+    none, large = np.arange(100) > 19, np.ones(20, bool)
+    trials = [_trial("a", none, none), _trial("b", large, np.arange(20) > 3)]
+    ranked = prospects(evidence, trials, {"a": FOR_IT, "b": FOR_IT})
+    margin = body_margin(ranked, evidence)
+    assert ranked[0].body == "a"
+    assert trials[1].accuracy - 0.8 == pytest.approx(0.2)
+    assert margin.difference.value > 0
+
+
+def test_the_more_was_tried_the_surer_the_margin():
+    evidence = [_evidence("a", _of_200(0.80)), _evidence("b", _of_200(0.79))]
+    plain = np.arange(1000) % 5 > 0
+    tuned = {"a": plain | (np.arange(1000) < 600), "b": plain}
+    widths = []
+    for bodies in ("", "a", "ab"):
+        trials = [_trial(body, tuned[body], plain) for body in bodies]
+        difference = body_margin(prospects(evidence, trials, {"a": FOR_IT, "b": FOR_IT}), evidence).difference
+        widths.append(difference.high - difference.low)
+    assert widths[0] > widths[1] > widths[2]
 
 
 def test_two_methods_are_compared_in_the_rounds_that_both_took_part_in():
