@@ -14,7 +14,7 @@ from keras_transfer.study import folds, prospects
 from keras_transfer.study.advice import Advice
 from keras_transfer.study.candidates import candidates
 from keras_transfer.study.evidence import Built, Frozen, built, frozen
-from keras_transfer.study.pace import FEWEST_EPOCHS, MOST_EPOCHS, Clock
+from keras_transfer.study.pace import FEWEST_EPOCHS, Clock
 from keras_transfer.study.pitfalls import Pitfalls, pitfalls
 from keras_transfer.study.rules import METHODS, Rule, rules
 from keras_transfer.study.trials import Trial, run_trial
@@ -25,6 +25,8 @@ MOST_EXAMPLES, FEWEST_EXAMPLES = 4_000, 200
 MOST_TRIED = 3
 # Features of all bodies may take so much of the minutes, and mirrored pictures so much of what is left then.
 FEATURES_SHARE, MIRRORED_SHARE = 0.4, 0.25
+# A first round of trials may be thought to take so much of what is left: how long it takes is not known before one.
+TRIALS_SHARE = 0.75
 
 
 def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 0, verbose: bool = True) -> Advice:
@@ -34,8 +36,10 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
     features are computed once and kept, and judged by a linear probe under cross-validation, nearest neighbours and
     LogME. Bodies that are not clearly worse than the best are then fitted by the methods in question (staged
     fine-tuning, LoRA on transformers) beside a linear probe, for the same epochs and on the same examples, as often as
-    the minutes allow. A gain over few examples is believed in part only. Everything that decides is measured on train
-    and validation: the test split is looked at for near-duplicates and for being unlike, and has no say in the advice.
+    the minutes allow. What is tried is what is recommended, the methods' plans with nothing set; where the minutes
+    allow a part of their epochs only, that is said. A gain over few examples is believed in part only. Everything that
+    decides is measured on train and validation: the test split is looked at for near-duplicates and for being unlike,
+    and has no say in the advice.
 
     Args:
         splits: labelled pictures or texts, from `kt.data`.
@@ -178,8 +182,9 @@ class _Study:
         near = [body for body in bodies if best.lead_over(body.evidence.measures).low <= 0][:MOST_TRIED]
         while near:
             pairs = [(body, method) for body in near for method in body.evidence.methods[1:]]
-            for epochs in range(max(MOST_EPOCHS.values()), FEWEST_EPOCHS - 1, -1):
-                if sum(body.pace.seconds(method, epochs) for body, method in pairs) < 0.9 * self.clock.left:
+            most = max(body.pace.most_epochs[method] for body, method in pairs)
+            for epochs in range(most, FEWEST_EPOCHS - 1, -1):
+                if sum(body.pace.seconds(method, epochs) for body, method in pairs) < TRIALS_SHARE * self.clock.left:
                     return pairs, epochs
             left_out = near.pop().name
             self.not_reached.append(f"trials of {left_out}: the minutes do not allow {FEWEST_EPOCHS} epochs of it")
@@ -206,6 +211,9 @@ class _Study:
         evidence = [body.evidence for body in bodies]
         ranked = prospects.prospects(evidence, trials, charts)
         best = ranked[0]
+        cut = {trial.method: trial for trial in trials if trial.epochs < trial.whole}
+        for method, trial in cut.items():
+            self.not_reached.append(f"the whole plan of {method}: {trial.length} epochs were tried")
         code = {body.name: body.candidate.code for body in bodies}[best.body]
         return Advice(
             body=best.body,

@@ -9,8 +9,8 @@ from readers import text_classifier
 import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.adapters import attach
-from keras_transfer.study import folds
-from keras_transfer.study.advise import _Study
+from keras_transfer.study import folds, trials
+from keras_transfer.study.advise import TRIALS_SHARE, _Study
 from keras_transfer.study.candidates import candidates
 from keras_transfer.study.evidence import Evidence, built, frozen
 from keras_transfer.study.pace import Clock, Pace
@@ -18,6 +18,7 @@ from keras_transfer.study.prospects import body_margin, method_margin, prospects
 from keras_transfer.study.rules import METHODS, leaning, rules
 from keras_transfer.study.transferability import Measures
 from keras_transfer.study.trials import Trial, run_trial
+from keras_transfer.study.whole_plans import most_epochs
 
 
 def _body(seed, **options):
@@ -152,6 +153,47 @@ def test_a_trial_is_judged_beside_a_probe_on_the_same_examples():
     assert blind.probe_is_right(folds.division(splits, 1, seed=0), seed=0).mean() == 0.5
 
 
+@pytest.mark.parametrize(("method", "recommended"), [("staged_fine_tuning", [3, 134]), ("lora", [3])])
+def test_a_trial_tries_what_is_recommended_as_far_as_the_minutes_allow(method, recommended, monkeypatch):
+    """400 steps are the least of the plan that nobody has set anything of: 134 epochs of three batches."""
+    splits = dark_and_light(40, batch_size=8, validation=0.25)
+    texts = kt.data.texts((["good film", "bad", "not bad", "fine"] * 10, ["good", "bad"] * 20), batch_size=8)
+    splits = texts if method == "lora" else splits
+    (candidate,) = candidates(splits, [text_classifier()] if method == "lora" else {"seeing": _seeing}, seed=0)
+    body, given = _frozen(candidate, splits), []
+
+    def one_epoch_of(model, data, plan, **options):
+        given.append((plan, getattr(kt, method)(model).over(data.steps_per_epoch(model))))
+        return kt.fit(model, data, dataclasses.replace(plan, stages=[kt.Stage("head", 1)]), **options)
+
+    monkeypatch.setattr(trials, "fit", one_epoch_of)
+    most = body.pace.most_epochs[method]
+    whole = run_trial(body, splits, method, 0, epochs=most, clock=Clock(5.0), seed=0)
+    short = run_trial(body, splits, method, 0, epochs=2, clock=Clock(5.0), seed=0)
+    assert given[0][0] == given[0][1]
+    assert [stage.epochs for stage in given[0][0]] == recommended
+    assert [stage.epochs for stage in given[1][0]] == [*recommended[:-1], 2]
+    assert [stage.augment for stage in given[1][0]] == [stage.augment for stage in given[1][1]]
+    assert (whole.epochs, whole.whole, whole.length) == (most, most, str(most))
+    assert (short.epochs, short.length) == (2, f"2 of {most}")
+
+
+def test_of_much_data_a_trial_takes_no_more_epochs_than_the_plan_has():
+    splits = dark_and_light(400, batch_size=4, validation=0.25)
+    model = _seeing(splits)
+    assert most_epochs("staged_fine_tuning", model, splits, seed=0) == 10
+    assert most_epochs("staged_fine_tuning", model, dark_and_light(40, batch_size=8), seed=0) == 100
+
+
+def test_what_was_tried_in_part_is_said(found):
+    (trial,) = found.trials
+    part = dataclasses.replace(trial, epochs=7, whole=80, body="seeing", method=METHODS[0])
+    text = str(dataclasses.replace(found, trials=(part,)))
+    assert "This is the whole plan, and takes longer: trials had 7 of 80 epochs of the body." in text
+    assert "7 of 80 " in text.split("tried, on examples")[1]
+    assert "takes longer" not in str(dataclasses.replace(found, trials=(dataclasses.replace(part, epochs=80),)))
+
+
 def test_a_transformer_is_tried_with_lora_and_has_no_adapter_afterwards():
     texts = ["it was a very good film", "bad", "not the film", "fine"] * 8
     splits = kt.data.texts((texts, ["good", "bad", "bad", "good"] * 8), batch_size=4, validation=0.25)
@@ -171,7 +213,7 @@ def _evidence(body, right, parameters=100, methods=METHODS[:2]):
 
 
 def _trial(body, right, probe_right, number=0, method=METHODS[1]):
-    return Trial(body, method, number, 5, np.array(right, bool), np.array(probe_right, bool), 1.0)
+    return Trial(body, method, number, 5, 5, np.array(right, bool), np.array(probe_right, bool), 1.0)
 
 
 # Neither for nor against fine-tuning, and for it.
@@ -314,20 +356,22 @@ def test_the_flow_chart(name):
 
 
 def test_the_pace_is_learnt_from_trials():
-    pace = Pace(examples=100, forward=0.01)
+    pace = Pace(examples=100, forward=0.01, most_epochs={"staged_fine_tuning": 50, "lora": 3})
     assert pace.epoch == pytest.approx(4.0)
     thought = pace.seconds("staged_fine_tuning", 8)
     pace.learn("staged_fine_tuning", 8, took=3 * thought)
     assert pace.seconds("staged_fine_tuning", 8) == pytest.approx(3 * thought)
-    assert pace.seconds("lora", 10) == pace.seconds("lora", 6)
+    assert pace.seconds("lora", 10) == pace.seconds("lora", 3)
 
 
-@pytest.mark.parametrize(("seconds", "epochs", "tried"), [(100, 8, 2), (66, 4, 2), (50, 8, 1), (20, 0, 0)])
+@pytest.mark.parametrize(
+    ("seconds", "epochs", "tried"), [(1000, 12, 2), (100, 8, 2), (66, 4, 2), (50, 8, 1), (20, 0, 0)]
+)
 def test_what_is_in_question_fits_into_the_minutes(seconds, epochs, tried):
-    study = _Study(Clock(seconds / 60 / 0.9 + 0.001), seed=0, verbose=False)
+    study = _Study(Clock(seconds / 60 / TRIALS_SHARE + 0.001), seed=0, verbose=False)
     splits = dark_and_light(40, batch_size=8, validation=0.25)
     (candidate,) = candidates(splits, [_seeing], seed=0)
-    body = dataclasses.replace(_frozen(candidate, splits), pace=Pace(examples=100, forward=0.01))
+    body = dataclasses.replace(_frozen(candidate, splits), pace=Pace(100, 0.01, {"staged_fine_tuning": 12}))
     found, count = study._in_question([body, body])
     assert (len(found), count) == (tried, epochs)
     assert len(study.not_reached) == 2 - tried
