@@ -25,8 +25,8 @@ MOST_EXAMPLES, FEWEST_EXAMPLES = 4_000, 200
 MOST_TRIED = 3
 # Features of all bodies may take so much of the minutes, and mirrored pictures so much of what is left then.
 FEATURES_SHARE, MIRRORED_SHARE = 0.4, 0.25
-# A first round of trials may be thought to take so much of what is left: how long it takes is not known before one.
-TRIALS_SHARE = 0.75
+# A first round of trials may be thought to take so much of what is left: before one, that is known to a factor of two.
+TRIALS_SHARE = 0.5
 
 
 def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 0, verbose: bool = True) -> Advice:
