@@ -115,6 +115,20 @@ def test_of_much_data_a_part_with_every_class_is_taken():
     assert folds.sampled(splits, 60, seed=0) is splits
 
 
+def test_a_rare_class_that_a_trial_cannot_learn_does_not_end_the_advice(monkeypatch):
+    """Two examples of a class, and five parts: one trial has them both among those that it is not to learn from."""
+    labels = np.repeat([0, 1, 2], [16, 16, 2])
+    shades = np.random.default_rng(0).uniform(0, 60, (34, 16, 16, 3)) + 90 * labels[:, None, None, None]
+    names = np.array(["dark", "light", "rare"])[labels]
+    splits = kt.data.images((shades.astype("uint8"), names), batch_size=8, validation=0, test=0, augment="none")
+    folded = [folds.division(splits, number, seed=0) for number in range(folds.rounds(splits))]
+    without = [number for number, parts in enumerate(folded) if 2 not in splits.train.labels[parts.fitted]]
+    assert without
+    (candidate,) = candidates(splits, [_seeing], seed=0)
+    trial = run_trial(_frozen(candidate, splits), splits, METHODS[1], without[0], epochs=1, clock=Clock(5.0), seed=0)
+    assert trial.accuracy > 0.5
+
+
 def test_when_the_minutes_are_over_it_says_what_was_not_reached():
     splits = dark_and_light(40, batch_size=8, validation=0.25)
     found = kt.advise(splits, {"seeing": _seeing, "blind": _blind}, minutes=0.001, verbose=False)
