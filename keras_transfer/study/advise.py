@@ -21,6 +21,8 @@ from keras_transfer.study.trials import Trial, run_trial
 
 # More examples than this change no order of bodies, and take the minutes that the trials need; fewer are not worth it.
 MOST_EXAMPLES, FEWEST_EXAMPLES = 4_000, 200
+# Keras and scikit-learn take no larger seed, and the folds are drawn with this one and the two after it.
+MOST_SEED = 2**32 - 3
 # So many bodies are tried at most.
 MOST_TRIED = 3
 # Features of all bodies may take so much of the minutes, and mirrored pictures so much of what is left then.
@@ -55,7 +57,8 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
         The `kt.Advice`: print it.
 
     Raises:
-        ValueError: for data without labels, candidates of no known kind, or models of other classes.
+        ValueError: for data without labels, candidates of no known kind, models of other classes, or a seed or minutes
+            that are none.
 
     Example:
 
@@ -67,9 +70,9 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
     >>> found.body, found.code.split("(")[0]
     ('small', 'run = kt.fit')
     """
-    _check(splits, minutes)
-    study = _Study(Clock(minutes), seed, verbose)
-    models = [built(candidate, splits) for candidate in candidates(splits, backbones, seed=seed)]
+    _check(splits, minutes, seed)
+    study = _Study(Clock(minutes), int(seed), verbose)
+    models = [built(candidate, splits) for candidate in candidates(splits, backbones, seed=study.seed)]
     some = study.sampled(splits, models)
     bodies = study.features(models, some)
     found = study.pitfalls(bodies[0], some)
@@ -77,7 +80,7 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
     return study.answer(bodies, charts, study.trials(bodies, some), found)
 
 
-def _check(splits: Splits, minutes: float) -> None:
+def _check(splits: Splits, minutes: float, seed: int) -> None:
     if not isinstance(splits, Splits) or not splits.classes:
         raise ValueError(
             explain(
@@ -86,8 +89,23 @@ def _check(splits: Splits, minutes: float) -> None:
                 expected="pictures or texts with labels, from kt.data.images or kt.data.texts",
             )
         )
-    if not isinstance(minutes, numbers.Real) or not 0 < minutes < math.inf:
-        raise ValueError(explain("`minutes` is no time.", given=repr(minutes), expected="a number above 0"))
+    if not _is(minutes, numbers.Real) or not 0 < minutes < math.inf:
+        raise ValueError(
+            explain("`minutes` is no time.", given=repr(minutes), expected="a number above 0", to_mend="minutes=5")
+        )
+    if not _is(seed, numbers.Integral) or not 0 <= seed <= MOST_SEED:
+        raise ValueError(
+            explain(
+                "`seed` is no seed.",
+                given=repr(seed),
+                expected=f"a whole number from 0 to {MOST_SEED:,}",
+                to_mend="seed=0",
+            )
+        )
+
+
+def _is(given: object, kind: type) -> bool:
+    return isinstance(given, kind) and not isinstance(given, bool)
 
 
 @dataclasses.dataclass

@@ -64,6 +64,40 @@ def test_the_recommendation_runs_as_it_is_written(found):
     assert named["run"].report.accuracy > 0.9
 
 
+def _ways_to_name_bodies():
+    splits = dark_and_light(24)
+    unnamed, others = (lambda splits: _seeing(splits)), (lambda splits: _blind(splits))
+    return {
+        "a function": (_seeing, "_seeing", "backbones(splits)"),
+        "a model": (_seeing(splits), "residual_classifier", "backbones"),
+        "functions": ([_blind, _seeing], "_seeing", "backbones[1](splits)"),
+        "unnamed functions": ([others, unnamed], "body 2", "backbones[1](splits)"),
+        "models": ([_seeing(splits)], "residual_classifier", "backbones[0]"),
+        "by name": ({"my body": unnamed}, "my body", "backbones['my body'](splits)"),
+    }
+
+
+@pytest.mark.parametrize("way", _ways_to_name_bodies())
+def test_the_line_to_run_next_runs_however_the_bodies_were_given(way):
+    splits = dark_and_light(24)
+    backbones, name, expression = _ways_to_name_bodies()[way]
+    made = {candidate.name: candidate for candidate in candidates(splits, backbones, seed=0)}
+    assert made[name].code == expression
+    model = eval(made[name].code, {"splits": splits, "backbones": backbones})
+    assert isinstance(model, keras.Model)
+    assert model.output_shape == (None, 2)
+
+
+def test_the_advice_on_unnamed_functions_runs():
+    splits = dark_and_light(40, validation=0.25)
+    backbones = [lambda splits: _seeing(splits)]
+    found = kt.advise(splits, backbones, minutes=0.001, seed=np.int64(1), verbose=False)
+    named = {"kt": kt, "splits": splits, "backbones": backbones}
+    assert found.body == "body 1"
+    exec(found.code.replace(f"kt.{found.method}(model)", "kt.feature_extraction(model, epochs=1)"), named)
+    assert named["run"].report.accuracy > 0.9
+
+
 def test_what_is_equal_is_said_to_be(found):
     assert {trial.body for trial in found.trials} == {"seeing"}
     assert all(trial.accuracy == 1.0 for trial in found.trials)
@@ -408,6 +442,12 @@ def test_candidates_that_are_none_are_refused(backbones, words):
         kt.advise(dark_and_light(), backbones, minutes=0.1, verbose=False)
 
 
+@pytest.mark.parametrize("seed", ["a", -1, 1.5, True, None, 2**32], ids=str)
+def test_what_is_no_seed_is_refused(seed):
+    with pytest.raises(ValueError, match=r"`seed` is no seed(.|\n)*given: (.|\n)*expected: (.|\n)*to mend: *seed=0"):
+        kt.advise(dark_and_light(), [_seeing], seed=seed, verbose=False)
+
+
 @pytest.mark.parametrize(
     ("splits", "minutes", "words"),
     [
@@ -415,8 +455,9 @@ def test_candidates_that_are_none_are_refused(backbones, words):
         (None, 0, "no time"),
         (None, float("nan"), "no time"),
         (None, "5", "no time"),
+        (None, True, "no time"),
     ],
-    ids=["a folder", "no minutes", "not a number", "a word"],
+    ids=["a folder", "no minutes", "not a number", "a word", "yes"],
 )
 def test_what_is_no_data_or_no_time_is_refused(splits, minutes, words):
     splits = splits or dark_and_light()
