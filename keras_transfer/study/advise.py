@@ -12,7 +12,7 @@ from keras_transfer.errors import explain
 from keras_transfer.evaluation.formatting import percent
 from keras_transfer.study import folds, prospects
 from keras_transfer.study.advice import Advice
-from keras_transfer.study.candidates import candidates
+from keras_transfer.study.candidates import Candidate, candidates
 from keras_transfer.study.evidence import Built, Frozen, built, frozen
 from keras_transfer.study.pace import FEWEST_EPOCHS, Clock
 from keras_transfer.study.pitfalls import Pitfalls, pitfalls
@@ -72,7 +72,7 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
     """
     _check(splits, minutes, seed)
     study = _Study(Clock(minutes), int(seed), verbose)
-    models = [built(candidate, splits) for candidate in candidates(splits, backbones, seed=study.seed)]
+    models = study.built(candidates(splits, backbones, seed=study.seed), splits)
     some = study.sampled(splits, models)
     bodies = study.features(models, some)
     found = study.pitfalls(bodies[0], some)
@@ -128,6 +128,16 @@ class _Study:
         """Says what is going on."""
         if self.verbose:
             print(text, flush=True)
+
+    def built(self, found: Sequence[Candidate], splits: Splits) -> list[Built]:
+        """The models of the candidates, of the first in any case."""
+        models: list[Built] = []
+        for candidate in found:
+            if models and self.clock.left <= 0:
+                self.not_reached.append(f"the features of {candidate.name}")
+                continue
+            models.append(built(candidate, splits))
+        return models
 
     def sampled(self, splits: Splits, models: Sequence[Built]) -> Splits:
         """So many examples of each split that the features of all bodies fit into their share of the minutes."""

@@ -173,6 +173,17 @@ def test_when_the_minutes_are_over_it_says_what_was_not_reached():
     assert "not reached:" in str(found)
 
 
+def test_bodies_are_not_built_after_the_minutes_are_over():
+    splits, made = dark_and_light(40, batch_size=8, validation=0.25), []
+
+    def body(name):
+        return lambda splits: made.append(name) or _seeing(splits)
+
+    found = kt.advise(splits, {name: body(name) for name in "abc"}, minutes=1e-6, verbose=False)
+    assert made == ["a"]
+    assert {"the features of b", "the features of c"} <= set(found.not_reached)
+
+
 def _frozen(candidate, splits):
     return frozen(built(candidate, splits), splits, seed=0)
 
