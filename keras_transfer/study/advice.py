@@ -72,7 +72,7 @@ class Advice:
     def __str__(self) -> str:
         parts = [
             self._headline(),
-            f"next:\n  {self.code}",
+            self._next(),
             "\n".join(["frozen features, on train and validation, cross-validated:", *self._evidence_table()]),
             "\n".join([f"the flow chart says of {self.body}:", *map(_bullet, self.rules)]),
         ]
@@ -94,6 +94,13 @@ class Advice:
         else:
             first = f"Recommended: {said}."
         return "\n".join([_filled(first), *map(_bullet, [self._of_body(), self._of_method()])])
+
+    def _next(self) -> str:
+        lines = ["next:", f"  {self.code}"]
+        own = [trial for trial in self.trials if (trial.body, trial.method) == (self.body, self.method)]
+        if any(trial.epochs < trial.whole for trial in own):
+            lines.append(f"  This is the whole plan, and takes longer: trials had {own[0].length} epochs of the body.")
+        return "\n".join(lines)
 
     def _of_body(self) -> str:
         return f"the body: {self.body_margin or 'there was no other to compare it with'}"
@@ -117,7 +124,7 @@ class Advice:
         for body, method in dict.fromkeys((trial.body, trial.method) for trial in self.trials):
             own = [trial for trial in self.trials if (trial.body, trial.method) == (body, method)]
             right, frozen = (np.concatenate([getattr(t, name) for t in own]) for name in ("right", "probe_right"))
-            epochs = "/".join(dict.fromkeys(str(trial.epochs) for trial in own))
+            epochs = "/".join(dict.fromkeys(trial.length for trial in own))
             accuracies = percent(float(right.mean())), percent(float(frozen.mean()))
             seconds = sum(trial.seconds for trial in own)
             rows.append((body, method, str(len(own)), epochs, *accuracies, str(len(right)), f"{seconds:.1f}"))

@@ -12,19 +12,23 @@ from keras_transfer.errors import explain
 from keras_transfer.evaluation.formatting import percent
 from keras_transfer.study import folds, prospects
 from keras_transfer.study.advice import Advice
-from keras_transfer.study.candidates import candidates
+from keras_transfer.study.candidates import Candidate, candidates
 from keras_transfer.study.evidence import Built, Frozen, built, frozen
-from keras_transfer.study.pace import FEWEST_EPOCHS, MOST_EPOCHS, Clock
+from keras_transfer.study.pace import FEWEST_EPOCHS, Clock
 from keras_transfer.study.pitfalls import Pitfalls, pitfalls
 from keras_transfer.study.rules import METHODS, Rule, rules
 from keras_transfer.study.trials import Trial, run_trial
 
 # More examples than this change no order of bodies, and take the minutes that the trials need; fewer are not worth it.
 MOST_EXAMPLES, FEWEST_EXAMPLES = 4_000, 200
+# Keras and scikit-learn take no larger seed, and the folds are drawn with this one and the two after it.
+MOST_SEED = 2**32 - 3
 # So many bodies are tried at most.
 MOST_TRIED = 3
 # Features of all bodies may take so much of the minutes, and mirrored pictures so much of what is left then.
 FEATURES_SHARE, MIRRORED_SHARE = 0.4, 0.25
+# A first round of trials may be thought to take so much of what is left: before one, that is known to a factor of two.
+TRIALS_SHARE = 0.5
 
 
 def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 0, verbose: bool = True) -> Advice:
@@ -34,8 +38,10 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
     features are computed once and kept, and judged by a linear probe under cross-validation, nearest neighbours and
     LogME. Bodies that are not clearly worse than the best are then fitted by the methods in question (staged
     fine-tuning, LoRA on transformers) beside a linear probe, for the same epochs and on the same examples, as often as
-    the minutes allow. A gain over few examples is believed in part only. Everything that decides is measured on train
-    and validation: the test split is looked at for near-duplicates and for being unlike, and has no say in the advice.
+    the minutes allow. What is tried is what is recommended, the methods' plans with nothing set; where the minutes
+    allow a part of their epochs only, that is said. A gain over few examples is believed in part only. Everything that
+    decides is measured on train and validation: the test split is looked at for near-duplicates and for being unlike,
+    and has no say in the advice.
 
     Args:
         splits: labelled pictures or texts, from `kt.data`.
@@ -51,7 +57,8 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
         The `kt.Advice`: print it.
 
     Raises:
-        ValueError: for data without labels, candidates of no known kind, or models of other classes.
+        ValueError: for data without labels, candidates of no known kind, models of other classes, or a seed or minutes
+            that are none.
 
     Example:
 
@@ -63,9 +70,9 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
     >>> found.body, found.code.split("(")[0]
     ('small', 'run = kt.fit')
     """
-    _check(splits, minutes)
-    study = _Study(Clock(minutes), seed, verbose)
-    models = [built(candidate, splits) for candidate in candidates(splits, backbones, seed=seed)]
+    _check(splits, minutes, seed)
+    study = _Study(Clock(minutes), int(seed), verbose)
+    models = study.built(candidates(splits, backbones, seed=study.seed), splits)
     some = study.sampled(splits, models)
     bodies = study.features(models, some)
     found = study.pitfalls(bodies[0], some)
@@ -73,7 +80,7 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
     return study.answer(bodies, charts, study.trials(bodies, some), found)
 
 
-def _check(splits: Splits, minutes: float) -> None:
+def _check(splits: Splits, minutes: float, seed: int) -> None:
     if not isinstance(splits, Splits) or not splits.classes:
         raise ValueError(
             explain(
@@ -82,8 +89,23 @@ def _check(splits: Splits, minutes: float) -> None:
                 expected="pictures or texts with labels, from kt.data.images or kt.data.texts",
             )
         )
-    if not isinstance(minutes, numbers.Real) or not 0 < minutes < math.inf:
-        raise ValueError(explain("`minutes` is no time.", given=repr(minutes), expected="a number above 0"))
+    if not _is(minutes, numbers.Real) or not 0 < minutes < math.inf:
+        raise ValueError(
+            explain("`minutes` is no time.", given=repr(minutes), expected="a number above 0", to_mend="minutes=5")
+        )
+    if not _is(seed, numbers.Integral) or not 0 <= seed <= MOST_SEED:
+        raise ValueError(
+            explain(
+                "`seed` is no seed.",
+                given=repr(seed),
+                expected=f"a whole number from 0 to {MOST_SEED:,}",
+                to_mend="seed=0",
+            )
+        )
+
+
+def _is(given: object, kind: type) -> bool:
+    return isinstance(given, kind) and not isinstance(given, bool)
 
 
 @dataclasses.dataclass
@@ -106,6 +128,16 @@ class _Study:
         """Says what is going on."""
         if self.verbose:
             print(text, flush=True)
+
+    def built(self, found: Sequence[Candidate], splits: Splits) -> list[Built]:
+        """The models of the candidates, of the first in any case."""
+        models: list[Built] = []
+        for candidate in found:
+            if models and self.clock.left <= 0:
+                self.not_reached.append(f"the features of {candidate.name}")
+                continue
+            models.append(built(candidate, splits))
+        return models
 
     def sampled(self, splits: Splits, models: Sequence[Built]) -> Splits:
         """So many examples of each split that the features of all bodies fit into their share of the minutes."""
@@ -178,8 +210,9 @@ class _Study:
         near = [body for body in bodies if best.lead_over(body.evidence.measures).low <= 0][:MOST_TRIED]
         while near:
             pairs = [(body, method) for body in near for method in body.evidence.methods[1:]]
-            for epochs in range(max(MOST_EPOCHS.values()), FEWEST_EPOCHS - 1, -1):
-                if sum(body.pace.seconds(method, epochs) for body, method in pairs) < 0.9 * self.clock.left:
+            most = max(body.pace.most_epochs[method] for body, method in pairs)
+            for epochs in range(most, FEWEST_EPOCHS - 1, -1):
+                if sum(body.pace.seconds(method, epochs) for body, method in pairs) < TRIALS_SHARE * self.clock.left:
                     return pairs, epochs
             left_out = near.pop().name
             self.not_reached.append(f"trials of {left_out}: the minutes do not allow {FEWEST_EPOCHS} epochs of it")
@@ -206,6 +239,9 @@ class _Study:
         evidence = [body.evidence for body in bodies]
         ranked = prospects.prospects(evidence, trials, charts)
         best = ranked[0]
+        cut = {trial.method: trial for trial in trials if trial.epochs < trial.whole}
+        for method, trial in cut.items():
+            self.not_reached.append(f"the whole plan of {method}: {trial.length} epochs were tried")
         code = {body.name: body.candidate.code for body in bodies}[best.body]
         return Advice(
             body=best.body,

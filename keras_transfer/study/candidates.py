@@ -22,7 +22,7 @@ class Candidate:
 
     Attributes:
         name: what it is called in tables.
-        code: the expression that makes its model again.
+        code: the expression that makes its model again, of `splits` and `backbones` as they were given.
         model: makes it, as it was pretrained.
         lent: within it a model may be trained: one of the user's own is put back afterwards.
     """
@@ -45,11 +45,14 @@ def candidates(splits: Splits, backbones: Any, *, seed: int) -> list[Candidate]:
         ValueError: there is none, one is of no such kind, or two have one name.
     """
     if isinstance(backbones, str | keras.Model) or callable(backbones):
-        backbones = [backbones]
-    if isinstance(backbones, Mapping):
+        found = [_candidate(splits, _name(backbones, 1), backbones, "backbones", seed)]
+    elif isinstance(backbones, Mapping):
         found = [_candidate(splits, str(name), item, f"backbones[{name!r}]", seed) for name, item in backbones.items()]
     elif isinstance(backbones, Sequence):
-        found = [_candidate(splits, _name(item), item, _name(item), seed) for item in backbones]
+        found = [
+            _candidate(splits, _name(item, place + 1), item, f"backbones[{place}]", seed)
+            for place, item in enumerate(backbones)
+        ]
     else:
         raise ValueError(
             explain(
@@ -71,8 +74,10 @@ def candidates(splits: Splits, backbones: Any, *, seed: int) -> list[Candidate]:
     return found
 
 
-def _name(item: Any) -> str:
-    return item if isinstance(item, str) else getattr(item, "name", None) or getattr(item, "__name__", repr(item))
+def _name(item: Any, number: int) -> str:
+    """What a body is called in tables; one that has no name of its own by its number."""
+    name = item if isinstance(item, str) else getattr(item, "name", None) or getattr(item, "__name__", None)
+    return f"body {number}" if name in (None, "<lambda>") else name
 
 
 def _candidate(splits: Splits, name: str, item: Any, expression: str, seed: int) -> Candidate:

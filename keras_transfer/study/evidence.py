@@ -14,6 +14,7 @@ from keras_transfer.study.folds import Division
 from keras_transfer.study.pace import Pace, seconds_forward
 from keras_transfer.study.rules import METHODS
 from keras_transfer.study.transferability import Measures, measures
+from keras_transfer.study.whole_plans import most_epochs
 from keras_transfer.training import linear_probe
 from keras_transfer.training.objectives import objective_of
 
@@ -110,7 +111,8 @@ def frozen(given: Built, splits: Splits, *, seed: int) -> Frozen:
     worth = measures(features, labels, seed=seed)
     seconds = given.seconds + time.perf_counter() - begun
     found = Evidence(name, given.model.count_params(), _methods(given.model), worth, seconds)
-    return Frozen(given.candidate, Pace(len(splits.train), given.forward), features, labels, found)
+    epochs = {method: most_epochs(method, given.model, splits, seed=seed) for method in found.methods[1:]}
+    return Frozen(given.candidate, Pace(len(splits.train), given.forward, epochs), features, labels, found)
 
 
 def _methods(model: keras.Model) -> tuple[str, ...]:

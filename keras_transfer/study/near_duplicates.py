@@ -17,9 +17,9 @@ from keras_transfer.study.folds import rebuilt
 from keras_transfer.study.transferability import units
 
 # How many of its most similar others an example is compared with.
-_NEIGHBOURS = 3
-# A pair is far from what unrelated pairs of the same data are like: so many deviations, and no less than this.
-_DEVIATIONS_OF_FEATURES, _DEVIATIONS_OF_LOOKS, _LEAST_LOOK = 2.0, 4.0, 0.9
+_NEIGHBOURS = 14
+# So alike two examples must look in any case.
+_LEAST_LOOK = 0.9
 # The side of the small grey pictures of the second look, in pixels.
 _SIDE = 32
 # So many similarities at a time, and so many pairs to learn from what unrelated ones are like.
@@ -74,6 +74,26 @@ class Mirrored(PictureExamples):
         return type(self)(self._examples.select(numbers))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Yardstick:
+    """Which neighbours tell what unrelated examples are like, and how far twins must stand out from them.
+
+    Attributes:
+        ranks: of those neighbours, the nearest is 0.
+        features, looks: so many deviations.
+    """
+
+    ranks: slice
+    features: float
+    looks: float
+
+
+# The nearest neighbours are twins themselves where each picture is there several times, as in an export that was
+# augmented; those from the tenth on are less alike, so that more deviations come to the same. A handful has no tenth.
+_FAR, _NEAR = _Yardstick(slice(9, 14), 5.0, 6.0), _Yardstick(slice(1, 3), 2.0, 4.0)
+_HANDFUL = 40
+
+
 def mirrored_digest(digest: bytes) -> bytes:
     """What a mirrored picture is known by."""
     return hashlib.sha256(b"mirrored" + digest).digest()
@@ -83,10 +103,11 @@ def near_duplicates(splits: Splits, model: keras.Model, *, flips: bool = True) -
     """Pairs of examples, of any splits, that are the same picture or text: the most alike first.
 
     Re-encoding, resizing and mirroring hardly move the features of a body, so that twins are each other's nearest
-    neighbours: every example's three nearest are looked at, of the pictures as they are and mirrored. How alike
-    unrelated examples are differs from task to task (handwritten digits are all alike), so both measures are held
-    against the data's own: the second and third neighbours of all examples, of which hardly any are twins. Believed are
-    pairs that stand out in their features, and in a second look at the pixels or letters even more.
+    neighbours: every example's nearest are looked at, of the pictures as they are and mirrored. How alike unrelated
+    examples are differs from task to task (handwritten digits are all alike), so both measures are held against the
+    data's own: the neighbours from the tenth on, of which hardly any are twins, also where each picture is there a few
+    times (of fewer than forty examples the second and third). Believed are pairs that stand out in their features, and
+    in a second look at the pixels or letters even more.
 
     Args:
         splits: the data; labels have no say.
@@ -170,15 +191,17 @@ class _Unlike:
 
 
 def _unlike(neighbours: tuple[np.ndarray, np.ndarray], look: Callable[[int, int, bool], float]) -> _Unlike:
-    """From the second and third neighbours of all examples."""
-    nearest, similar = (found[:, min(1, found.shape[1] - 1) :] for found in neighbours)
+    """From the neighbours of all examples of which hardly any are twins."""
+    yardstick = _FAR if len(neighbours[0]) >= _HANDFUL else _NEAR
+    first = min(yardstick.ranks.start, neighbours[0].shape[1] - 1)  # of two examples each has one neighbour
+    nearest, similar = (found[:, first : yardstick.ranks.stop] for found in neighbours)
     ones = np.repeat(np.arange(len(nearest)), nearest.shape[1])
     some = slice(None, None, max(1, len(ones) // _UNRELATED))
     pairs = zip(ones[some], nearest.ravel()[some], strict=True)
     looks = np.array([look(int(one), int(other), False) for one, other in pairs])
     return _Unlike(
-        _standing_out(similar.ravel(), _DEVIATIONS_OF_FEATURES),
-        max(_LEAST_LOOK, _standing_out(looks, _DEVIATIONS_OF_LOOKS)),
+        _standing_out(similar.ravel(), yardstick.features),
+        max(_LEAST_LOOK, _standing_out(looks, yardstick.looks)),
     )
 
 

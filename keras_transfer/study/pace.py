@@ -2,15 +2,14 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 
 import keras
 
 from keras_transfer.backbones import hub
 from keras_transfer.data.splits import Splits
 
-# Epochs of the body that a method takes at most in a trial: those of its plan if nobody says otherwise. With fewer than
-# the fewest, fine-tuning has hardly begun, and what it comes to says nothing.
-MOST_EPOCHS = {"staged_fine_tuning": 10, "lora": 6}
+# With fewer epochs of the body, fine-tuning has hardly begun, and what it comes to says nothing.
 FEWEST_EPOCHS = 4
 
 # A step of training beside a forward pass alone, and what building, tracing and the head take, before a trial has run.
@@ -46,11 +45,12 @@ class Pace:
     Attributes:
         examples: to train on in an epoch.
         forward: seconds that a forward pass takes for one.
+        most_epochs: that each method takes for the body at most: those of its whole plan on these data.
         correction: what trials took, beside what they were thought to take.
 
     Example:
 
-    >>> pace = Pace(examples=100, forward=0.01)
+    >>> pace = Pace(examples=100, forward=0.01, most_epochs={"staged_fine_tuning": 50})
     >>> pace.epoch, pace.seconds("staged_fine_tuning", 5)
     (4.0, 35.0)
     >>> pace.learn("staged_fine_tuning", 5, took=70.0)
@@ -60,6 +60,7 @@ class Pace:
 
     examples: int
     forward: float
+    most_epochs: Mapping[str, int]
     correction: float = 1.0
 
     @property
@@ -69,7 +70,7 @@ class Pace:
 
     def seconds(self, method: str, epochs: int) -> float:
         """How long a trial of so many epochs is thought to take."""
-        return _BEGINNING * self.correction + min(epochs, MOST_EPOCHS[method]) * self.epoch
+        return _BEGINNING * self.correction + min(epochs, self.most_epochs[method]) * self.epoch
 
     def learn(self, method: str, epochs: int, *, took: float) -> None:
         """Takes in how long a trial took."""

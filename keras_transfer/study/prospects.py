@@ -1,6 +1,7 @@
 """What each body is expected to come to by each method, and by how much the best of them leads."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -51,10 +52,12 @@ class Margin:
     Attributes:
         over: the next best.
         difference: how much more accurate, with its interval.
+        not_tried: which of the two was not measured, so that the difference is in part what is expected of it.
     """
 
     over: str
     difference: Difference
+    not_tried: tuple[str, ...] = ()
 
     @property
     def is_clear(self) -> bool:
@@ -62,11 +65,11 @@ class Margin:
         return self.difference.low > 0
 
     def __str__(self) -> str:
+        untried = f"; not tried: {', '.join(self.not_tried)}" if self.not_tried else ""
         if self.is_clear:
-            return f"{self.difference} better than {self.over}"
-        return (
-            f"no difference beyond noise, {self.difference} beside {self.over}, on {self.difference.examples} examples"
-        )
+            return f"{self.difference} better than {self.over}{untried}"
+        beside = f"{self.difference} beside {self.over}, on {self.difference.examples} examples"
+        return f"no difference beyond noise, {beside}{untried}"
 
 
 def prospects(
@@ -118,15 +121,38 @@ def expected_gains(thought: Sequence[float], measured: Sequence[Difference | Non
     [0.017, 0.012]
     """
     expected = np.array(thought, "float64")
+    tried, kept = _weights(measured)
+    surprise = [measured[place].value - expected[place] for place in tried]
+    return expected + kept @ np.array(surprise)
+
+
+def gain_covariance(measured: Sequence[Difference | None]) -> np.ndarray:
+    """How sure `expected_gains` is: the covariance that is left of the gains on the bodies, shape (bodies, bodies).
+
+    Args:
+        measured: the gain on each body that was tried, `None` for the others.
+
+    Example:
+
+    >>> gain_covariance([Difference(0.05, 0.04, 0.06, 1000), None]).diagonal().round(4).tolist()
+    [0.0, 0.0007]
+    """
+    tried, kept = _weights(measured)
+    before = _covariance(len(measured))
+    return before - kept @ before[tried]
+
+
+def _covariance(bodies: int) -> np.ndarray:
+    """Of the gains on so many bodies, before anything is tried."""
+    return SPREAD**2 + OWN_SPREAD**2 * np.eye(bodies)
+
+
+def _weights(measured: Sequence[Difference | None]) -> tuple[list[int], np.ndarray]:
+    """The bodies that were tried, and how far each body's expected gain follows each of their surprises."""
     tried = [place for place, gain in enumerate(measured) if gain is not None]
-    if not tried:
-        return expected
-    covariance = SPREAD**2 + OWN_SPREAD**2 * np.eye(len(expected))
-    surprise = np.array([measured[place].value for place in tried]) - expected[tried]
     noise = np.array([(measured[place].high - measured[place].low) / _INTERVAL for place in tried])
-    return expected + covariance[:, tried] @ np.linalg.solve(
-        covariance[np.ix_(tried, tried)] + np.diag(noise**2), surprise
-    )
+    covariance = _covariance(len(measured))
+    return tried, np.linalg.solve(covariance[np.ix_(tried, tried)] + np.diag(noise**2), covariance[tried]).T
 
 
 def measured_gain(trials: Sequence[Trial], body: str, method: str) -> Difference | None:
@@ -138,15 +164,32 @@ def measured_gain(trials: Sequence[Trial], body: str, method: str) -> Difference
 
 
 def body_margin(ranked: Sequence[Prospect], evidence: Sequence[Evidence]) -> Margin | None:
-    """By how much the best prospect's body leads the best one of another body; `None` where there is no other."""
+    """By how much the best prospect's body leads the best one of another body; `None` where there is no other.
+
+    The difference is that of the ranking, so that what was tried is not held against what was not: the lead of the
+    linear probes, and that of the expected gains, each with its noise.
+    """
     best = ranked[0]
     other = next((one for one in ranked if one.body != best.body), None)
     if other is None:
         return None
     measures = {row.body: row.measures for row in evidence}
-    difference = measures[best.body].lead_over(measures[other.body])
-    difference = difference + best.gain if best.gain else difference
-    return Margin(str(other), difference + -other.gain if other.gain else difference)
+    lead = measures[best.body].lead_over(measures[other.body])
+    not_tried = tuple(str(one) for one in (best, other) if not one.was_tried)
+    return Margin(str(other), (lead + _lead_in_gain(best, other, ranked, lead)).within(-1, 1), not_tried)
+
+
+def _lead_in_gain(best: Prospect, other: Prospect, ranked: Sequence[Prospect], of_probes: Difference) -> Difference:
+    """How much more is expected to be gained over one frozen body than over another, with its interval."""
+    variance = 0.0
+    for method in METHODS[1:]:  # what two methods gain has nothing in common; the frozen body gains nothing
+        rows = [one for one in ranked if one.method == method]
+        side = np.array([(one is best) - float(one is other) for one in rows])
+        variance += float(side @ gain_covariance([one.gain for one in rows]) @ side) if side.any() else 0.0
+    value = float(best.accuracy - other.accuracy) - of_probes.value
+    half = _INTERVAL / 2 * math.sqrt(variance)
+    examples = min([of_probes.examples, *(one.gain.examples for one in (best, other) if one.gain)])
+    return Difference(value, value - half, value + half, examples)
 
 
 def method_margin(ranked: Sequence[Prospect], trials: Sequence[Trial]) -> Margin | None:

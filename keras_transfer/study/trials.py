@@ -3,17 +3,15 @@
 import dataclasses
 import gc
 import time
-from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
 
 from keras_transfer.data.splits import Splits
-from keras_transfer.plans import methods
-from keras_transfer.plans.plan import Plan
 from keras_transfer.study import folds
 from keras_transfer.study.evidence import Frozen
-from keras_transfer.study.pace import MOST_EPOCHS, Clock
+from keras_transfer.study.pace import Clock
+from keras_transfer.study.whole_plans import shortened, whole_plan
 from keras_transfer.training.fit import fit
 
 
@@ -26,6 +24,7 @@ class Trial:
         method: `"staged_fine_tuning"` or `"lora"`.
         round: which part of train or validation it was judged on.
         epochs: how many the body had.
+        whole: how many it has in the whole plan of the method on these examples, which is what is recommended.
         right: whether each example of that part was classified rightly.
         probe_right: the same of a linear probe on the same training examples, which is what `feature_extraction` begins
             with: the frozen body needs no trial.
@@ -36,6 +35,7 @@ class Trial:
     method: str
     round: int
     epochs: int
+    whole: int
     right: np.ndarray
     probe_right: np.ndarray
     seconds: float
@@ -44,6 +44,11 @@ class Trial:
     def accuracy(self) -> float:
         """The share that was right."""
         return float(self.right.mean())
+
+    @property
+    def length(self) -> str:
+        """Its epochs, and beside them those of the whole plan where these are more."""
+        return f"{self.epochs} of {self.whole}" if self.epochs < self.whole else str(self.epochs)
 
 
 class OutOfTimeError(Exception):
@@ -65,16 +70,6 @@ class StopAt(keras.callbacks.Callback):
             raise OutOfTimeError
 
 
-def plan_of(method: str, model: keras.Model, epochs: int) -> Plan:
-    """The plan of a method with so many epochs for the body, or its own number where that is less."""
-    epochs = min(epochs, MOST_EPOCHS[method])
-    plans: Mapping[str, Callable[[], Plan]] = {
-        "staged_fine_tuning": lambda: methods.staged_fine_tuning(model, epochs=(3, epochs)),
-        "lora": lambda: methods.lora(model, epochs=epochs),
-    }
-    return plans[method]()
-
-
 def run_trial(
     body: Frozen, splits: Splits, method: str, number: int, *, epochs: int, clock: Clock, seed: int
 ) -> Trial | None:
@@ -85,7 +80,7 @@ def run_trial(
         splits: the data; their test split is not looked at.
         method: `"staged_fine_tuning"` or `"lora"`.
         number: of the division, see `folds.division`.
-        epochs: for the body.
+        epochs: for the body, or those of the method's whole plan where these are fewer.
         clock: when to stop in any case.
         seed: of the division and of the fit.
 
@@ -95,7 +90,8 @@ def run_trial(
     begun, parts = time.perf_counter(), folds.division(splits, number, seed=seed)
     divided = folds.divided(splits, parts)
     model = body.candidate.model()
-    plan = plan_of(method, model, epochs)
+    whole = whole_plan(method, model, divided)
+    plan = shortened(whole, epochs)
     try:
         with body.candidate.lent(model):
             run = fit(model, divided, plan, seed=seed, callbacks=[StopAt(clock)], verbose=False)
@@ -105,4 +101,5 @@ def run_trial(
     del model, run
     gc.collect()
     probe_right, seconds = body.probe_is_right(parts, seed=seed), time.perf_counter() - begun
-    return Trial(body.name, method, number, plan.stages[-1].epochs, right, probe_right, seconds)
+    lengths = plan.stages[-1].epochs, whole.stages[-1].epochs
+    return Trial(body.name, method, number, *lengths, right, probe_right, seconds)

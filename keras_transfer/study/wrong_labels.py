@@ -67,8 +67,10 @@ def wrong_labels(
     probabilities = linear_probe.out_of_fold(features, labels, folds.stratified(labels, seed=seed), seed=seed)
     said = (probabilities + neighbours(features - features.mean(axis=0), labels, _NEIGHBOURS)) / 2
     own = said[np.arange(len(labels)), labels]
-    usual = np.bincount(labels, own) / np.maximum(np.bincount(labels), 1)
-    support, taken_for = own / usual[labels], said.argmax(axis=1)
+    usual = (np.bincount(labels, own) / np.maximum(np.bincount(labels), 1))[labels]
+    # A class of one example is given nothing by those who have not seen it: nothing can be said about that label.
+    support = np.divide(own, usual, out=np.ones(len(labels)), where=usual > 0)
+    taken_for = said.argmax(axis=1)
     chosen = np.flatnonzero((taken_for != labels) & (support < _SUSPICIOUS))
     return [
         Suspect(places[number], classes[labels[number]], classes[taken_for[number]], float(support[number]))

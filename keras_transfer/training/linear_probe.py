@@ -12,6 +12,9 @@ from keras_transfer.errors import explain
 
 # More examples than this say no more about a linear head, and make the solution slow.
 MOST_EXAMPLES = 20_000
+# So far below the mean of the others lies the score of a class of which there is no example: it is never given more
+# than a thousandth. No further, since the head is to be trained on from there.
+UNSEEN = 7.0
 # How far the probe may follow the examples (scikit-learn's C), the best of these under cross-validation …
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 # … on so many examples at most, in so many parts.
@@ -32,6 +35,7 @@ def start_from_probe(
     Args:
         model: a classifier whose head is one `Dense` layer with a bias.
         splits: the data; its training examples are used as they are, without augmentation.
+            A class that is not among them gets a column of zeros, and a bias with which it is hardly ever said.
         seed: of which examples are taken where there are more than 20,000.
         class_weight: the weight of each class by its number.
 
@@ -41,7 +45,10 @@ def start_from_probe(
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    dense = linear_head(model)
+    dense, only = linear_head(model), np.unique(splits.train.labels)
+    if len(only) == 1:  # there is nothing to be fitted
+        _put(dense, only, np.zeros((dense.kernel.shape[0], 1)), np.zeros(1))
+        return
     batches = splits.evaluation_batches(splits.train, model, in_order=False)
     features = np.asarray(InputsOf(model, dense).predict(batches, verbose=0), "float64")
     labels = splits.train.labels[splits.evaluation_order(splits.train, model)]
@@ -58,8 +65,17 @@ def start_from_probe(
         kernel, bias = directions @ solved.coef_.T / scale, solved.intercept_
     if len(solved.classes_) == 2:  # one row, the log odds of the second class: half to each side
         kernel, bias = np.hstack([-kernel, kernel]) / 2, np.hstack([-bias, bias]) / 2
-    dense.kernel.assign(kernel.astype("float32"))
-    dense.bias.assign(bias.astype("float32"))
+    _put(dense, solved.classes_, kernel, bias)
+
+
+def _put(dense: keras.layers.Dense, classes: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> None:
+    """Puts the columns of a probe into the head, each to its class; the others become unlikely."""
+    columns = np.zeros(dense.kernel.shape, "float32")
+    columns[:, classes] = kernel
+    biases = np.full(dense.bias.shape, bias.mean() - UNSEEN, "float32")
+    biases[classes] = bias
+    dense.kernel.assign(columns)
+    dense.bias.assign(biases)
 
 
 def predictions(features: np.ndarray, labels: np.ndarray, others: np.ndarray, *, classes: int, seed: int) -> np.ndarray:

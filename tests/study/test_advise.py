@@ -9,8 +9,8 @@ from readers import text_classifier
 import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.adapters import attach
-from keras_transfer.study import folds
-from keras_transfer.study.advise import _Study
+from keras_transfer.study import folds, trials
+from keras_transfer.study.advise import TRIALS_SHARE, _Study
 from keras_transfer.study.candidates import candidates
 from keras_transfer.study.evidence import Evidence, built, frozen
 from keras_transfer.study.pace import Clock, Pace
@@ -18,6 +18,7 @@ from keras_transfer.study.prospects import body_margin, method_margin, prospects
 from keras_transfer.study.rules import METHODS, leaning, rules
 from keras_transfer.study.transferability import Measures
 from keras_transfer.study.trials import Trial, run_trial
+from keras_transfer.study.whole_plans import most_epochs
 
 
 def _body(seed, **options):
@@ -60,6 +61,40 @@ def test_the_recommendation_runs_as_it_is_written(found):
     method = f"kt.{found.method}(model)"
     assert method in found.code
     exec(found.code.replace(method, "kt.feature_extraction(model, epochs=1)"), named)
+    assert named["run"].report.accuracy > 0.9
+
+
+def _ways_to_name_bodies():
+    splits = dark_and_light(24)
+    unnamed, others = (lambda splits: _seeing(splits)), (lambda splits: _blind(splits))
+    return {
+        "a function": (_seeing, "_seeing", "backbones(splits)"),
+        "a model": (_seeing(splits), "residual_classifier", "backbones"),
+        "functions": ([_blind, _seeing], "_seeing", "backbones[1](splits)"),
+        "unnamed functions": ([others, unnamed], "body 2", "backbones[1](splits)"),
+        "models": ([_seeing(splits)], "residual_classifier", "backbones[0]"),
+        "by name": ({"my body": unnamed}, "my body", "backbones['my body'](splits)"),
+    }
+
+
+@pytest.mark.parametrize("way", _ways_to_name_bodies())
+def test_the_line_to_run_next_runs_however_the_bodies_were_given(way):
+    splits = dark_and_light(24)
+    backbones, name, expression = _ways_to_name_bodies()[way]
+    made = {candidate.name: candidate for candidate in candidates(splits, backbones, seed=0)}
+    assert made[name].code == expression
+    model = eval(made[name].code, {"splits": splits, "backbones": backbones})
+    assert isinstance(model, keras.Model)
+    assert model.output_shape == (None, 2)
+
+
+def test_the_advice_on_unnamed_functions_runs():
+    splits = dark_and_light(40, validation=0.25)
+    backbones = [lambda splits: _seeing(splits)]
+    found = kt.advise(splits, backbones, minutes=0.001, seed=np.int64(1), verbose=False)
+    named = {"kt": kt, "splits": splits, "backbones": backbones}
+    assert found.body == "body 1"
+    exec(found.code.replace(f"kt.{found.method}(model)", "kt.feature_extraction(model, epochs=1)"), named)
     assert named["run"].report.accuracy > 0.9
 
 
@@ -114,6 +149,20 @@ def test_of_much_data_a_part_with_every_class_is_taken():
     assert folds.sampled(splits, 60, seed=0) is splits
 
 
+def test_a_rare_class_that_a_trial_cannot_learn_does_not_end_the_advice(monkeypatch):
+    """Two examples of a class, and five parts: one trial has them both among those that it is not to learn from."""
+    labels = np.repeat([0, 1, 2], [16, 16, 2])
+    shades = np.random.default_rng(0).uniform(0, 60, (34, 16, 16, 3)) + 90 * labels[:, None, None, None]
+    names = np.array(["dark", "light", "rare"])[labels]
+    splits = kt.data.images((shades.astype("uint8"), names), batch_size=8, validation=0, test=0, augment="none")
+    folded = [folds.division(splits, number, seed=0) for number in range(folds.rounds(splits))]
+    without = [number for number, parts in enumerate(folded) if 2 not in splits.train.labels[parts.fitted]]
+    assert without
+    (candidate,) = candidates(splits, [_seeing], seed=0)
+    trial = run_trial(_frozen(candidate, splits), splits, METHODS[1], without[0], epochs=1, clock=Clock(5.0), seed=0)
+    assert trial.accuracy > 0.5
+
+
 def test_when_the_minutes_are_over_it_says_what_was_not_reached():
     splits = dark_and_light(40, batch_size=8, validation=0.25)
     found = kt.advise(splits, {"seeing": _seeing, "blind": _blind}, minutes=0.001, verbose=False)
@@ -122,6 +171,17 @@ def test_when_the_minutes_are_over_it_says_what_was_not_reached():
     assert found.pitfalls is None
     assert not found.trials
     assert "not reached:" in str(found)
+
+
+def test_bodies_are_not_built_after_the_minutes_are_over():
+    splits, made = dark_and_light(40, batch_size=8, validation=0.25), []
+
+    def body(name):
+        return lambda splits: made.append(name) or _seeing(splits)
+
+    found = kt.advise(splits, {name: body(name) for name in "abc"}, minutes=1e-6, verbose=False)
+    assert made == ["a"]
+    assert {"the features of b", "the features of c"} <= set(found.not_reached)
 
 
 def _frozen(candidate, splits):
@@ -152,6 +212,47 @@ def test_a_trial_is_judged_beside_a_probe_on_the_same_examples():
     assert blind.probe_is_right(folds.division(splits, 1, seed=0), seed=0).mean() == 0.5
 
 
+@pytest.mark.parametrize(("method", "recommended"), [("staged_fine_tuning", [3, 134]), ("lora", [3])])
+def test_a_trial_tries_what_is_recommended_as_far_as_the_minutes_allow(method, recommended, monkeypatch):
+    """400 steps are the least of the plan that nobody has set anything of: 134 epochs of three batches."""
+    splits = dark_and_light(40, batch_size=8, validation=0.25)
+    texts = kt.data.texts((["good film", "bad", "not bad", "fine"] * 10, ["good", "bad"] * 20), batch_size=8)
+    splits = texts if method == "lora" else splits
+    (candidate,) = candidates(splits, [text_classifier()] if method == "lora" else {"seeing": _seeing}, seed=0)
+    body, given = _frozen(candidate, splits), []
+
+    def one_epoch_of(model, data, plan, **options):
+        given.append((plan, getattr(kt, method)(model).over(data.steps_per_epoch(model))))
+        return kt.fit(model, data, dataclasses.replace(plan, stages=[kt.Stage("head", 1)]), **options)
+
+    monkeypatch.setattr(trials, "fit", one_epoch_of)
+    most = body.pace.most_epochs[method]
+    whole = run_trial(body, splits, method, 0, epochs=most, clock=Clock(5.0), seed=0)
+    short = run_trial(body, splits, method, 0, epochs=2, clock=Clock(5.0), seed=0)
+    assert given[0][0] == given[0][1]
+    assert [stage.epochs for stage in given[0][0]] == recommended
+    assert [stage.epochs for stage in given[1][0]] == [*recommended[:-1], 2]
+    assert [stage.augment for stage in given[1][0]] == [stage.augment for stage in given[1][1]]
+    assert (whole.epochs, whole.whole, whole.length) == (most, most, str(most))
+    assert (short.epochs, short.length) == (2, f"2 of {most}")
+
+
+def test_of_much_data_a_trial_takes_no_more_epochs_than_the_plan_has():
+    splits = dark_and_light(400, batch_size=4, validation=0.25)
+    model = _seeing(splits)
+    assert most_epochs("staged_fine_tuning", model, splits, seed=0) == 10
+    assert most_epochs("staged_fine_tuning", model, dark_and_light(40, batch_size=8), seed=0) == 100
+
+
+def test_what_was_tried_in_part_is_said(found):
+    (trial,) = found.trials
+    part = dataclasses.replace(trial, epochs=7, whole=80, body="seeing", method=METHODS[0])
+    text = str(dataclasses.replace(found, trials=(part,)))
+    assert "This is the whole plan, and takes longer: trials had 7 of 80 epochs of the body." in text
+    assert "7 of 80 " in text.split("tried, on examples")[1]
+    assert "takes longer" not in str(dataclasses.replace(found, trials=(dataclasses.replace(part, epochs=80),)))
+
+
 def test_a_transformer_is_tried_with_lora_and_has_no_adapter_afterwards():
     texts = ["it was a very good film", "bad", "not the film", "fine"] * 8
     splits = kt.data.texts((texts, ["good", "bad", "bad", "good"] * 8), batch_size=4, validation=0.25)
@@ -171,7 +272,7 @@ def _evidence(body, right, parameters=100, methods=METHODS[:2]):
 
 
 def _trial(body, right, probe_right, number=0, method=METHODS[1]):
-    return Trial(body, method, number, 5, np.array(right, bool), np.array(probe_right, bool), 1.0)
+    return Trial(body, method, number, 5, 5, np.array(right, bool), np.array(probe_right, bool), 1.0)
 
 
 # Neither for nor against fine-tuning, and for it.
@@ -232,8 +333,52 @@ def test_bodies_differ_by_their_features_and_by_what_methods_gain():
     assert (after[0].body, after[0].method) == ("b", METHODS[1])
     margin = body_margin(after, evidence)
     assert margin.over.endswith("of a")
-    assert margin.difference.value == pytest.approx(after[0].gain.value - 0.1)
+    assert margin.difference.value == pytest.approx(
+        after[0].accuracy - next(x.accuracy for x in after if x.body == "a")
+    )
     assert margin.is_clear
+    assert margin.not_tried == ()
+
+
+def _of_200(share):
+    return np.arange(200) < round(share * 200)
+
+
+def test_a_body_that_was_tried_leads_one_that_was_not_by_what_is_expected_of_both():
+    """A gain that was measured on one body is no lead over another on which nobody has looked for it."""
+    evidence = [_evidence("a", _of_200(0.80)), _evidence("b", _of_200(0.79))]
+    trials = [_trial("a", np.arange(100) > 5, np.arange(100) > 19)]
+    ranked = prospects(evidence, trials, {"a": FOR_IT, "b": FOR_IT})
+    margin = body_margin(ranked, evidence)
+    second = next(one for one in ranked if one.body == "b")
+    assert (ranked[0].body, margin.over) == ("a", "staged_fine_tuning of b")
+    assert margin.difference.value == pytest.approx(ranked[0].accuracy - second.accuracy)
+    assert not margin.is_clear
+    assert "not tried: staged_fine_tuning of b" in str(margin)
+
+
+def test_the_body_that_is_recommended_never_trails_the_next_one():
+    """A large gain on twenty examples is believed in part: for the rank, and so for the margin."""
+    evidence = [_evidence("a", _of_200(0.80)), _evidence("b", _of_200(0.70))]
+    none, large = np.arange(100) > 19, np.ones(20, bool)
+    trials = [_trial("a", none, none), _trial("b", large, np.arange(20) > 3)]
+    ranked = prospects(evidence, trials, {"a": FOR_IT, "b": FOR_IT})
+    margin = body_margin(ranked, evidence)
+    assert ranked[0].body == "a"
+    assert trials[1].accuracy - 0.8 == pytest.approx(0.2)
+    assert margin.difference.value > 0
+
+
+def test_the_more_was_tried_the_surer_the_margin():
+    evidence = [_evidence("a", _of_200(0.80)), _evidence("b", _of_200(0.79))]
+    plain = np.arange(1000) % 5 > 0
+    tuned = {"a": plain | (np.arange(1000) < 600), "b": plain}
+    widths = []
+    for bodies in ("", "a", "ab"):
+        trials = [_trial(body, tuned[body], plain) for body in bodies]
+        difference = body_margin(prospects(evidence, trials, {"a": FOR_IT, "b": FOR_IT}), evidence).difference
+        widths.append(difference.high - difference.low)
+    assert widths[0] > widths[1] > widths[2]
 
 
 def test_two_methods_are_compared_in_the_rounds_that_both_took_part_in():
@@ -270,20 +415,22 @@ def test_the_flow_chart(name):
 
 
 def test_the_pace_is_learnt_from_trials():
-    pace = Pace(examples=100, forward=0.01)
+    pace = Pace(examples=100, forward=0.01, most_epochs={"staged_fine_tuning": 50, "lora": 3})
     assert pace.epoch == pytest.approx(4.0)
     thought = pace.seconds("staged_fine_tuning", 8)
     pace.learn("staged_fine_tuning", 8, took=3 * thought)
     assert pace.seconds("staged_fine_tuning", 8) == pytest.approx(3 * thought)
-    assert pace.seconds("lora", 10) == pace.seconds("lora", 6)
+    assert pace.seconds("lora", 10) == pace.seconds("lora", 3)
 
 
-@pytest.mark.parametrize(("seconds", "epochs", "tried"), [(100, 8, 2), (66, 4, 2), (50, 8, 1), (20, 0, 0)])
+@pytest.mark.parametrize(
+    ("seconds", "epochs", "tried"), [(1000, 12, 2), (100, 8, 2), (66, 4, 2), (50, 8, 1), (20, 0, 0)]
+)
 def test_what_is_in_question_fits_into_the_minutes(seconds, epochs, tried):
-    study = _Study(Clock(seconds / 60 / 0.9 + 0.001), seed=0, verbose=False)
+    study = _Study(Clock(seconds / 60 / TRIALS_SHARE + 0.001), seed=0, verbose=False)
     splits = dark_and_light(40, batch_size=8, validation=0.25)
     (candidate,) = candidates(splits, [_seeing], seed=0)
-    body = dataclasses.replace(_frozen(candidate, splits), pace=Pace(examples=100, forward=0.01))
+    body = dataclasses.replace(_frozen(candidate, splits), pace=Pace(100, 0.01, {"staged_fine_tuning": 12}))
     found, count = study._in_question([body, body])
     assert (len(found), count) == (tried, epochs)
     assert len(study.not_reached) == 2 - tried
@@ -306,6 +453,12 @@ def test_candidates_that_are_none_are_refused(backbones, words):
         kt.advise(dark_and_light(), backbones, minutes=0.1, verbose=False)
 
 
+@pytest.mark.parametrize("seed", ["a", -1, 1.5, True, None, 2**32], ids=str)
+def test_what_is_no_seed_is_refused(seed):
+    with pytest.raises(ValueError, match=r"`seed` is no seed(.|\n)*given: (.|\n)*expected: (.|\n)*to mend: *seed=0"):
+        kt.advise(dark_and_light(), [_seeing], seed=seed, verbose=False)
+
+
 @pytest.mark.parametrize(
     ("splits", "minutes", "words"),
     [
@@ -313,8 +466,9 @@ def test_candidates_that_are_none_are_refused(backbones, words):
         (None, 0, "no time"),
         (None, float("nan"), "no time"),
         (None, "5", "no time"),
+        (None, True, "no time"),
     ],
-    ids=["a folder", "no minutes", "not a number", "a word"],
+    ids=["a folder", "no minutes", "not a number", "a word", "yes"],
 )
 def test_what_is_no_data_or_no_time_is_refused(splits, minutes, words):
     splits = splits or dark_and_light()

@@ -72,6 +72,29 @@ def test_pictures_that_are_all_alike_are_no_duplicates(body):
     assert len(found) <= 0.05 * sum(map(len, digits.all))
 
 
+def _grains(pictures, seed):
+    """The same pictures with noise, as an augmented export has them."""
+    noise = np.random.default_rng(seed).normal(0, 6, pictures.shape)
+    return np.clip(pictures + noise, 0, 255).astype("uint8")
+
+
+@pytest.mark.parametrize("copies", [1, 2, 3, 4])
+@pytest.mark.parametrize("subject", ["scenes", "digits"])
+def test_however_often_a_picture_is_there_its_copies_are_found_and_nothing_else(subject, copies, body):
+    """A set that was augmented, and divided then: every picture of test is in train as well."""
+    digits = kt.data.digits(classes=[0, 1], per_class=120, image_size=32, validation=0, test=0).train
+    plain = _scenes(200) if subject == "scenes" else np.stack([digits.examples.picture(n) for n in range(200)])
+    test = plain[:100]
+    train = plain[100:] if copies == 1 else np.concatenate([_grains(test, seed) for seed in range(1, copies)])
+    sets = {"train": (train, np.arange(len(train)) % 2), "test": (test, np.arange(100) % 2)}
+    splits = kt.data.images(sets, batch_size=32, validation=0, augment="none")
+    found = near_duplicates.near_duplicates(splits, body, flips=False)
+    right = [pair for pair in found if copies > 1 and pair.one[1] % 100 == pair.other[1] % 100]
+    spoilt = {pair.other[1] for pair in right if pair.is_between_splits}
+    assert len(found) - len(right) <= 1
+    assert len(spoilt) >= 97 * (copies > 1)
+
+
 def test_the_report_names_each_with_its_figure_and_draws_them(body, tmp_path):
     found = kt.pitfalls(_leaky(), body)
     by_name = {check.name: check for check in found.checks}
@@ -97,6 +120,22 @@ def test_wrong_labels_are_found_among_right_ones():
     assert all(s.looks_like == "abc"[labels[s.place[1]]] for s in found if s.place[1] in planted)
     clean = wrong_labels.wrong_labels(features, labels, places, ["a", "b", "c"])
     assert len(clean) <= 2
+
+
+def test_the_label_of_a_class_of_one_example_is_not_judged():
+    """Who has not seen the example gives its class nothing, whatever it looks like."""
+    labels = np.array([0, 1] * 15 + [2])
+    features = np.random.default_rng(0).normal(size=(31, 4)) + 3 * labels[:, None]
+    places = [("train", number) for number in range(31)]
+    with np.errstate(all="raise"):
+        found = wrong_labels.wrong_labels(features, labels, places, ["a", "b", "c"])
+    assert 30 not in {suspect.place[1] for suspect in found}
+
+
+def test_of_two_or_three_examples_none_is_a_twin(body):
+    for count in (2, 3):
+        splits = kt.data.images((_scenes(count), np.arange(count) % 2), batch_size=2, validation=0, test=0)
+        assert near_duplicates.near_duplicates(splits, body) == []
 
 
 def test_two_draws_are_near_and_two_sources_are_far():

@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 import keras_transfer as kt
+from keras_transfer.study import folds
 from keras_transfer.training import linear_probe
 from keras_transfer.training.linear_probe import STRENGTHS, start_from_probe
 
@@ -43,6 +44,27 @@ def test_the_head_becomes_logistic_regression_on_the_features(classes):
     logits = model.predict(splits.evaluation_batches(splits.train, model), verbose=0)
     found = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found, probe.predict_proba(features / scale), atol=1e-4)
+
+
+@pytest.mark.parametrize("present", [("dark", "light"), ("dark", "grey", "light"), ("light",)])
+def test_a_class_of_which_there_is_no_example_is_hardly_ever_said(present):
+    """A rare class is missing from a part of the data, or from all of train: the others keep their columns."""
+    classes, shades = ("dark", "grey", "light", "odd"), {"dark": 0, "grey": 80, "light": 160, "odd": 120}
+    generator, names = np.random.default_rng(0), np.array(present)[np.arange(30) % len(present)]
+    names = np.concatenate([names, np.tile(classes, 2)])
+    offsets = np.array([shades[name] for name in names])[:, None, None, None]
+    pictures = (generator.uniform(0, 80, (38, 16, 16, 3)) + offsets).astype("uint8")
+    whole = kt.data.images((pictures, names), batch_size=8, augment="none", validation=0, test=0)
+    numbers = [range(30), range(30, 34), range(34, 38)]
+    splits = folds.divided(whole, folds.Division(*map(np.array, numbers)))
+    model = classifier(classes)
+    start_from_probe(model, splits, seed=0)
+    logits = model.predict(splits.evaluation_batches(splits.train, model), verbose=0)
+    assert np.all(logits.argmax(axis=1) == splits.train.labels)
+    said = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    missing = [place for place, name in enumerate(classes) if name not in present]
+    assert 0 < said[:, missing].max() < 0.001
+    np.testing.assert_array_equal(np.asarray(model.get_layer("head").kernel)[:, missing], 0)
 
 
 def test_the_scale_of_the_features_does_not_matter():
