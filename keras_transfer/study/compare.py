@@ -85,9 +85,9 @@ def compare(
         The `kt.Comparison`: print it, or write it with `to_html`.
 
     Raises:
-        ValueError: if nothing is to be compared or there is nothing to compare it on, a plan does not fit the model or the budget, `build` does not give a
-            fresh model, or two different ones for one seed, or the workdir holds other runs. Plans are checked before
-            anything is trained.
+        ValueError: if nothing is to be compared or there is nothing to compare it on, a plan does not fit the model or
+            the budget, `build` does not give a fresh model, or two different ones for one seed, or the workdir holds
+            other runs. Plans are checked before anything is trained.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""What of a run is seen only while it goes on, or takes long to find: kept beside the run, for when it is read again."""
+"""What of a run is seen only while it goes on, or takes long to find: kept beside it, for when it is read again."""
 
 import dataclasses
 import json
