@@ -1,6 +1,7 @@
 """`adapt`: labels in one domain, none in the other."""
 
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import keras
@@ -10,7 +11,7 @@ from keras_transfer.backbones.cut import InputsOf
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.fates import fates
-from keras_transfer.plans.plan import Stage
+from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.study.adaptation import adaptation, pairs
 from keras_transfer.study.adaptation.adaptation import Adaptation
 from keras_transfer.study.adaptation.adversarial import DomainAdversary
@@ -18,6 +19,7 @@ from keras_transfer.study.adaptation.coral import Coral
 from keras_transfer.study.adaptation.domains import without_labels
 from keras_transfer.study.adaptation.measures import covariance_distance
 from keras_transfer.study.adaptation.statistics import alignment, batch_norms, fold, lowest_of_head, re_estimate
+from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import start_from_probe
 from keras_transfer.training.objectives import Classification
 
@@ -63,8 +65,9 @@ def adapt(
         method: how.
         align: for `"statistics"`: `"batch_norm"`, `"features"`, `"both"`, or `"auto"`: batch norms where there are
             some, else features.
-        stage: for the methods that train: what trains, how fast and for how long. If not given, the whole model at a
-            low rate; batch norms adapt where there are some, each domain then normalised by its own statistics.
+        stage: for the methods that train: what trains, how fast and for how long, its pull and augmentation as in
+            `kt.fit`. If not given, the whole model at a low rate; batch norms adapt where there are some, each domain
+            then normalised by its own statistics.
         weight: of the penalty: `"coral"` counts the distance in units of what it was before, `"adversarial"` hands back
             so much of the domain classifier's gradient in the end.
         head: `"probe"` begins with logistic regression on the source's features; `"kept"` with the head there is, for a
@@ -93,13 +96,14 @@ def adapt(
     follows, folds = _what_is_aligned(model, align, stage)
     if folds:
         lowest_of_head(model)  # or the reason why nothing can be folded into it, before anything is changed
+    pulled_to = pretrained(model) if stage and stage.l2_sp else {}
     job.fit_head("the head is fitted to the source's features")
     features = job.features("source"), job.features("target")
     before = adaptation.look(model, target, features, adaptation.accuracy(model, source), seed=seed)
     if follows and job.fits_head:
         job.take_statistics("source")
         job.fit_head("the head is fitted to them")
-    history = job.train(stage, _penalty(method, stage, weight, features, source.steps_per_epoch(model)))
+    history = job.train(stage, _penalty(method, stage, weight, features, source.steps_per_epoch(model)), pulled_to)
     if follows and history:
         job.take_statistics("source", say=False)
     accuracy, on_source = adaptation.accuracy(model, source), job.features("source")
@@ -151,12 +155,15 @@ class _Job:
             count = len(batch_norms(self.model))
             self.say(f"the statistics of {count} batch norms are those of {len(splits.train)} examples of the {domain}")
 
-    def train(self, stage: Stage | None, penalty: keras.layers.Layer | None) -> list[dict[str, Any]]:
+    def train(
+        self, stage: Stage | None, penalty: keras.layers.Layer | None, pulled_to: Mapping[int, np.ndarray]
+    ) -> list[dict[str, Any]]:
         if stage is None:
             return []
         source, target = self.domains["source"], self.domains["target"]
         self.say(f"{stage.epochs} epoch{'s' * (stage.epochs > 1)} of stage {stage.name!r} on both domains")
-        return pairs.train(self.model, penalty, source, target, stage, seed=self._seed, verbose=self._verbose)
+        options = {"pretrained": pulled_to, "seed": self._seed, "verbose": self._verbose}
+        return pairs.train(self.model, penalty, source, target, stage, **options)
 
     def fold(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """The target's features as the head reads them from now on."""
@@ -225,7 +232,7 @@ def _checked(
     _check("weight", weight, weight == 1.0 or trains, f"1.0: {method!r} has no penalty")
     if not trains:
         return None
-    stage = stage or default_stage(model)
+    stage = Plan([stage or default_stage(model)]).over(source.steps_per_epoch(model)).stages[0]
     fates(model, stage)
     _check("stage.adapters", stage.adapters, stage.adapters is None, "none")
     _check("stage.patience", stage.patience, stage.patience is None, "None: nothing is chosen, for want of labels")

@@ -1,8 +1,10 @@
 """Training on both domains at once: the labels of the source, and a penalty on how the target's features differ."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_transfer import state
 from keras_transfer.backbones import freezing, hub
@@ -15,6 +17,7 @@ from keras_transfer.plans.fates import Fate, fates
 from keras_transfer.plans.plan import Stage
 from keras_transfer.training import compilation
 from keras_transfer.training.callbacks import History, LossGuard
+from keras_transfer.training.fit import augmented_for
 
 
 class Paired(keras.Model):
@@ -70,6 +73,7 @@ def train(
     target: Splits,
     stage: Stage,
     *,
+    pretrained: Mapping[int, np.ndarray],
     seed: int,
     verbose: bool,
 ) -> list[dict[str, Any]]:
@@ -82,6 +86,7 @@ def train(
         target: without; its batches go round as long as they are needed.
         stage: what trains, how fast and for how long. (Seen twice a step, batch norms that adapt normalise each domain
             by itself while training.)
+        pretrained: from `l2_sp.pretrained`, what a stage that pulls pulls to.
         seed: of order, augmentation and dropout.
         verbose: whether to print a line for each epoch.
 
@@ -95,15 +100,19 @@ def train(
     pairs = Paired(model, penalty)
     steps = source.steps_per_epoch(model)
     pairs.compile(
-        optimizer=compilation.optimizer(stage, [*stage_fates, *_fate_of(penalty)], steps * stage.epochs),
+        optimizer=compilation.optimizer(
+            stage, [*stage_fates, *_fate_of(penalty)], steps * stage.epochs, pretrained=pretrained
+        ),
         loss={"logits": keras.losses.SparseCategoricalCrossentropy(from_logits=gives_logits(model)), "penalty": _mean},
         metrics={"logits": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]},
     )
+    # Built within a traced step, the values that it pulls to would be left at zero.
+    pairs.optimizer.build(pairs.trainable_variables)
     history = History(None)
     history.stage = stage.name
     with compilation.averaging_over(model, stage, 2 * steps * stage.epochs), hub.taking_packed_inputs(model):
         pairs.fit(
-            _together(source, target, model, seed),
+            _together(augmented_for(stage, source), augmented_for(stage, target), model, seed),
             epochs=stage.epochs,
             steps_per_epoch=steps,
             callbacks=[history, LossGuard(stage), *([_Said(stage)] if verbose else [])],

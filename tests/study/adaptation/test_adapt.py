@@ -8,6 +8,7 @@ from readers import text_classifier
 import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.data.splits import Split
+from keras_transfer.study.adaptation import pairs
 from keras_transfer.study.adaptation.domains import without_labels
 from keras_transfer.study.adaptation.pairs import entry_of_head
 
@@ -111,6 +112,46 @@ def test_with_frozen_batch_norms_a_stage_moves_no_statistics():
         if "seed" not in i.path and not np.array_equal(before[i.path], v)
     }
     assert moved == {"block3_conv/kernel", "block3_conv/bias", "head/kernel", "head/bias"}
+
+
+def _moved_by(**options):
+    """How far a stage at a constant rate moves the lowest kernel, and what it did."""
+    keras.utils.set_random_seed(0)
+    model = classifier()
+    kernel = model.get_layer("residual").get_layer("stem_conv").kernel
+    before = kernel.numpy()
+    stage = kt.Stage("all", 3, learning_rate=2e-3, batch_norm="adapt", **options)
+    found = kt.adapt(model, dark_and_light(), _target(), "coral", stage=stage, head="kept", verbose=False)
+    return float(np.abs(kernel.numpy() - before).mean()), found
+
+
+def test_a_stage_that_pulls_holds_the_weights_where_they_were():
+    free, _ = _moved_by()
+    held, _ = _moved_by(l2_sp=400.0)
+    assert free > 1e-3
+    assert held < free / 2
+
+
+def test_a_stage_takes_its_least_steps():
+    _, found = _moved_by(least_steps=13)
+    steps = dark_and_light().steps_per_epoch()
+    assert len(found.history) == -(-13 // steps) > 3
+    assert f"{len(found.history)} epochs of stage 'all' on both domains" in found.steps
+
+
+def test_a_stage_that_augments_more_strongly_does_so_in_both_domains(monkeypatch):
+    seen = []
+    whole = pairs._together
+    monkeypatch.setattr(
+        pairs,
+        "_together",
+        lambda one, other, *rest: seen.append((one.augment, other.augment)) or whole(one, other, *rest),
+    )
+    source, model = dark_and_light(augment="light"), classifier()
+    for augment in ("as given", "stronger"):
+        stage = kt.Stage("top:1", 1, augment=augment)
+        kt.adapt(model, source, pictures(12), "coral", stage=stage, head="kept", verbose=False)
+    assert seen == [("light", "light"), ("strong", "strong")]
 
 
 def test_bare_pictures_are_batched_and_augmented_as_the_source_is():
