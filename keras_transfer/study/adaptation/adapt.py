@@ -1,5 +1,7 @@
 """`adapt`: labels in one domain, none in the other."""
 
+import math
+import numbers
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -17,7 +19,6 @@ from keras_transfer.study.adaptation.adaptation import Adaptation
 from keras_transfer.study.adaptation.adversarial import DomainAdversary
 from keras_transfer.study.adaptation.coral import Coral
 from keras_transfer.study.adaptation.domains import without_labels
-from keras_transfer.study.adaptation.measures import covariance_distance
 from keras_transfer.study.adaptation.statistics import alignment, batch_norms, fold, lowest_of_head, re_estimate
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import start_from_probe
@@ -68,7 +69,8 @@ def adapt(
         stage: for the methods that train: what trains, how fast and for how long, its pull and augmentation as in
             `kt.fit`. If not given, the whole model at a low rate; batch norms adapt where there are some, each domain
             then normalised by its own statistics.
-        weight: of the penalty: `"coral"` counts the distance in units of what it was before, `"adversarial"` hands back
+        weight: of the penalty: `"coral"` counts the distance of two batches in units of what it is before the first
+            step, or of what two batches of the source are apart by chance, if that is more; `"adversarial"` hands back
             so much of the domain classifier's gradient in the end.
         head: `"probe"` begins with logistic regression on the source's features; `"kept"` with the head there is, for a
             model that was trained on the source, statistics of batch norms included.
@@ -92,6 +94,7 @@ def adapt(
     """
     stage = _checked(model, source, method, align=align, stage=stage, weight=weight, head=head)
     target = without_labels(model, target_unlabelled, like=source)
+    _check("target_unlabelled", f"{len(target.train)} example", len(target.train) > 1, "2 or more: one does not vary")
     job = _Job(model, source, target, head == "probe", seed, verbose)
     follows, folds = _what_is_aligned(model, align, stage)
     if folds:
@@ -103,7 +106,7 @@ def adapt(
     if follows and job.fits_head:
         job.take_statistics("source")
         job.fit_head("the head is fitted to them")
-    history = job.train(stage, _penalty(method, stage, weight, features, source.steps_per_epoch(model)), pulled_to)
+    history = job.train(stage, _penalty(model, source, target, method, stage, weight, seed), pulled_to)
     if follows and history:
         job.take_statistics("source", say=False)
     accuracy, on_source = adaptation.accuracy(model, source), job.features("source")
@@ -115,6 +118,7 @@ def adapt(
     after = adaptation.look(model, target, (on_source, on_target), accuracy, seed=seed)
     labels, classes = source.train.labels, source.classes
     notes = adaptation.notes(adaptation.shares(labels, len(classes)), after.shares, classes, len(target.train))
+    notes += adaptation.fall(before.source_accuracy, after.source_accuracy)
     return Adaptation(method, model, tuple(job.steps), before, after, labels, classes, seed, history, notes)
 
 
@@ -174,12 +178,14 @@ class _Job:
 
 
 def _penalty(
-    method: Method, stage: Stage | None, weight: float, features: tuple[np.ndarray, np.ndarray], steps: int
+    model: keras.Model, source: Splits, target: Splits, method: Method, stage: Stage | None, weight: float, seed: int
 ) -> keras.layers.Layer | None:
     if method == "coral":
-        return Coral(weight / max(covariance_distance(*features), 1e-12))
+        # In units of what the stage itself sees at first: under the old statistics domains may lie far apart, or not at
+        # all, that lie otherwise in batches normalised by their own. What is chance alone is no distance to speak of.
+        return Coral(weight / max(*pairs.distances(model, source, target, stage, seed=seed), 1e-12))
     if method == "adversarial":
-        return DomainAdversary(steps * stage.epochs, weight)
+        return DomainAdversary(source.steps_per_epoch(model) * stage.epochs, weight)
     return None
 
 
@@ -228,7 +234,8 @@ def _checked(
     trains = method != "statistics"
     _check("stage", stage, stage is None or trains, f"None: {method!r} trains nothing but the head")
     _check("align", align, align == "auto" or not trains, f"'auto': {method!r} has no such choice")
-    _check("weight", weight, weight > 0, "a positive number")
+    is_number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
+    _check("weight", weight, is_number and 0 < weight < math.inf, "a positive number", "weight=1.0")
     _check("weight", weight, weight == 1.0 or trains, f"1.0: {method!r} has no penalty")
     if not trains:
         return None
@@ -253,6 +260,7 @@ def _check_choice(name: str, given: object, choices: tuple[str, ...]) -> None:
         )
 
 
-def _check(name: str, given: object, fine: bool, expected: str) -> None:
+def _check(name: str, given: object, fine: bool, expected: str, to_mend: str | None = None) -> None:
     if not fine:
-        raise ValueError(explain(f"`{name}` of adapt is out of place.", given=repr(given), expected=expected))
+        said = f"`{name}` of adapt is out of place."
+        raise ValueError(explain(said, given=repr(given), expected=expected, to_mend=to_mend))

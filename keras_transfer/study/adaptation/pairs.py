@@ -1,5 +1,6 @@
 """Training on both domains at once: the labels of the source, and a penalty on how the target's features differ."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +16,13 @@ from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 from keras_transfer.plans.fates import Fate, fates
 from keras_transfer.plans.plan import Stage
+from keras_transfer.study.adaptation.coral import coral_distance
 from keras_transfer.training import compilation
 from keras_transfer.training.callbacks import History, LossGuard
 from keras_transfer.training.fit import augmented_for
+
+# Batches of each domain that tell how far apart they are.
+MEASURED = 8
 
 
 class Paired(keras.Model):
@@ -121,6 +126,40 @@ def train(
         )
     compile_as_classifier(model)
     return history.rows
+
+
+def distances(model: keras.Model, source: Splits, target: Splits, stage: Stage, *, seed: int) -> tuple[float, float]:
+    """The CORAL distance of batches as a stage sees them before its first step, with batch norms as it has them.
+
+    Args:
+        model: left as it is, but for what is awake.
+        source: the labelled domain.
+        target: the other.
+        stage: what trains.
+        seed: of order, augmentation and dropout.
+
+    Returns:
+        The mean distance of a batch of the source from one of the target, and that of two batches of the source, which
+        is chance alone.
+    """
+    awake = {layer: fate.part for fate in fates(model, stage) if not fate.frozen for layer in fate.block.layers}
+    freezing.wake(model, awake, batch_norm=stage.batch_norm)
+    entry, before = entry_of_head(model), state.values(model)
+    batches = _together(augmented_for(stage, source), augmented_for(stage, target), model, seed)
+    apart, by_chance = [], []
+    with hub.taking_packed_inputs(model):
+        for inputs, _ in itertools.islice(batches, MEASURED):
+            with catching(entry, "inputs") as seen:
+                for domain in ("source", "target"):
+                    model(inputs[domain], training=True)
+            one, other = seen
+            apart.append(float(coral_distance(one, other)))
+            # Two batches of half the size are twice as far apart by chance. Halves of one share no example, which two
+            # batches of a small source do.
+            half = len(one) // 2
+            by_chance.append(float(coral_distance(one[:half], one[half:])) / 2)
+    state.assign(model, before)
+    return float(np.mean(apart)), float(np.mean(by_chance))
 
 
 def _fate_of(penalty: keras.layers.Layer) -> list[Fate]:

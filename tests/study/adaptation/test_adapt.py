@@ -154,6 +154,36 @@ def test_a_stage_that_augments_more_strongly_does_so_in_both_domains(monkeypatch
     assert seen == [("light", "light"), ("strong", "strong")]
 
 
+@pytest.mark.parametrize("batch_norm", ["adapt", "frozen"])
+def test_the_penalty_of_coral_is_counted_in_what_a_batch_costs_at_first(batch_norm):
+    source = dark_and_light(120)
+    model = classifier()
+    same = source.peek(source.train, range(len(source.train)), model)
+    stage = kt.Stage("all", 1, learning_rate=1e-9, batch_norm=batch_norm)
+    for target, least in ((0.3 * same, 0.5), (same, 0.2)):
+        before = state.values(model)
+        found = kt.adapt(model, source, target, "coral", stage=stage, head="kept", verbose=False)
+        assert least < found.history[0]["penalty_loss"] < 2
+        state.assign(model, before)
+
+
+def test_measuring_the_distance_leaves_the_model_as_it_is():
+    model, source = classifier(), dark_and_light(120)
+    before = state.values(model)
+    target = without_labels(model, 0.3 * pictures(40), like=source)
+    far, by_chance = pairs.distances(model, source, target, ONE_EPOCH, seed=0)
+    near, _ = pairs.distances(model, source, without_labels(model, source), ONE_EPOCH, seed=0)
+    assert far > 2 * by_chance > 0
+    assert near < 3 * by_chance
+    for one, other in zip(before, state.values(model), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_one_example_of_a_target_is_refused():
+    with pytest.raises(ValueError, match="(?s)`target_unlabelled`.*'1 example'.*one does not vary"):
+        kt.adapt(classifier(), dark_and_light(), pictures(1), "coral", verbose=False)
+
+
 def test_bare_pictures_are_batched_and_augmented_as_the_source_is():
     source = dark_and_light(augment="strong", batch_size=5)
     blind = without_labels(classifier(), pictures(12), like=source)
@@ -225,6 +255,7 @@ def test_shares_unlike_the_sources_are_said():
         ("statistics", {"weight": 2.0}, "has no penalty"),
         ("coral", {"align": "features"}, "has no such choice"),
         ("coral", {"weight": 0.0}, "a positive number"),
+        ("coral", {"weight": "a"}, r"(?s)`weight`.*'a'.*mend:\s+weight=1.0"),
         ("coral", {"stage": kt.Stage("all", 1, safeguard=True)}, "for want of labels"),
         ("coral", {"stage": kt.Stage("blok3", 1)}, "block3"),
         ("statistics", {"head": "prob"}, "'probe'"),
