@@ -34,6 +34,8 @@ BEGINNING = 1 / 5
 # So many standard errors are no fall, nor a rise. The lowest of many smoothed losses is compared, which chance alone
 # puts 2.4 to 2.8 below in one case of twenty (simulated: 10 to 200 steps, normal, exponential and gamma noise).
 NOISE = 2.8
+# Nor is less than this share of the loss: a head that starts at zero has no noise at all, and falls by a rounding.
+LEAST = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,10 +265,11 @@ def _judged(stage: str, rates: Sequence[float], losses: Sequence[float], diverge
     before = float(np.mean(bounded(losses)[:first]))
     # Near the ends a smoothed loss is a mean of fewer, and is off by more.
     error = spread(losses) * math.sqrt(1 / first + float(np.sum(weights[bottom] ** 2)))
+    beyond = max(NOISE * error, LEAST * before)
     last = min(bottom, len(losses) - 1 - edge)
-    clear = last >= edge and bool(before - smoothed[bottom] > NOISE * error)
+    clear = last >= edge and bool(before - smoothed[bottom] > beyond)
     steepest = rates[edge + int(np.argmin(np.gradient(smoothed)[edge : max(last, edge) + 1]))]
-    higher = np.flatnonzero(smoothed[bottom:] > before + NOISE * error)
+    higher = np.flatnonzero(smoothed[bottom:] > before + beyond)
     rises = rates[bottom + int(higher[0])] if higher.size else rates[-1]
     return LearningRates(
         stage=stage,

@@ -193,6 +193,11 @@ def test_a_loss_that_does_nothing_is_said_to_say_nothing():
     assert "neither falls nor rises beyond noise, so this says nothing" in str(found)
 
 
+def test_a_rounding_is_no_fall_where_there_is_no_noise():
+    losses = (1.6 - 1e-7 * np.arange(100)).tolist()
+    assert not learning_rate._judged("head", RATES, losses, False).clear
+
+
 @pytest.mark.parametrize("slope", [-0.02, -0.002])
 def test_the_steepest_place_is_not_at_an_end(slope):
     # It falls faster and faster up to the last step. The other way round it rises from the first on.
