@@ -37,6 +37,7 @@ def made(accuracies, *, classes=("ant", "bee"), examples=200, seeds=3, spread=0.
         for name, accuracy in accuracies.items():
             right = np.arange(examples) < round(examples * (accuracy + spread * (seed - (seeds - 1) / 2)))
             facts = {"seconds": 10.0, "trainable_parameters": 1000, "stored_bytes": 4000, "memory_bytes": 2**20 * 50}
+            facts["made_features"] = False
             trials.append(
                 Trial(
                     name,

@@ -1,8 +1,12 @@
 """Arguments of `compare` that mean nothing are refused here, before anything is built."""
 
 import inspect
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
@@ -14,7 +18,7 @@ _OF_FIT = tuple(name for name in inspect.signature(fit).parameters if name not i
 _OF_COMPARE = ("build", "splits", "plans", "seeds", "epochs", "minutes", "workdir", "source", "verbose")
 
 
-def checked_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+def checked_seeds(seeds: int | Sequence[int] | np.ndarray) -> tuple[int, ...]:
     """The seeds one by one.
 
     Raises:
@@ -25,18 +29,25 @@ def checked_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     >>> checked_seeds(3), checked_seeds([7, 9])
     ((0, 1, 2), (7, 9))
     """
-    is_count = isinstance(seeds, int) and not isinstance(seeds, bool)
-    chosen = tuple(range(seeds)) if is_count else tuple(seeds) if isinstance(seeds, Sequence) else ()
-    whole = all(isinstance(seed, int) and seed >= 0 for seed in chosen)
-    if not chosen or len(set(chosen)) < len(chosen) or not whole:
+    chosen = tuple(_seed_list(seeds))
+    if not chosen or len(set(chosen)) < len(chosen) or not all(_is_whole(seed) and seed >= 0 for seed in chosen):
         raise ValueError(
             explain(
                 "`seeds` names no seeds.",
                 given=repr(seeds),
                 expected="how many, at least 1, or different whole numbers from 0 up",
+                to_mend="seeds=3, or seeds=[0, 1, 2]",
             )
         )
-    return chosen
+    return tuple(map(int, chosen))
+
+
+def _seed_list(seeds: object) -> Sequence[object]:
+    if _is_whole(seeds):
+        return range(int(seeds))
+    if isinstance(seeds, np.ndarray):
+        return seeds.tolist() if seeds.ndim == 1 else ()
+    return seeds if isinstance(seeds, Sequence) else ()
 
 
 def check(
@@ -58,14 +69,13 @@ def check(
     _check_functions(
         "plans", plans, 'functions from a model to a plan by name, for instance {"head only": kt.feature_extraction}'
     )
-    for name, given, fine, expected in (
-        ("splits", splits, isinstance(splits, Splits), "what kt.data.images or kt.data.texts returns, whole"),
-        ("splits", splits, bool(getattr(splits, "classes", ())), "data with classes: compare is for classifiers"),
-        ("epochs", epochs, epochs is None or (_is_number(epochs, int) and epochs >= 1), "None, or 1 or more"),
-        ("minutes", minutes, minutes is None or (_is_number(minutes) and minutes > 0), "None, or a positive number"),
+    _check_splits(splits)
+    for name, given, fine, expected, to_mend in (
+        ("epochs", epochs, _is_whole(epochs) and epochs >= 1, "None, or a whole number from 1 up", "epochs=10"),
+        ("minutes", minutes, _is_number(minutes) and 0 < minutes < math.inf, "None, or a positive number", "minutes=5"),
     ):
-        if not fine:
-            raise ValueError(explain(f"`{name}` of compare is out of place.", given=repr(given), expected=expected))
+        if given is not None and not fine:
+            raise ValueError(_out_of_place(name, given, expected, to_mend))
     if epochs is not None and minutes is not None:
         raise ValueError(
             explain(
@@ -85,6 +95,27 @@ def check(
     _check_options(fit_options)
 
 
+def _check_splits(splits: object) -> None:
+    whole = "what kt.data.images or kt.data.texts returns, whole"
+    if not isinstance(splits, Splits):
+        raise ValueError(_out_of_place("splits", splits, whole, "splits = kt.data.images(…)"))
+    if not splits.classes:
+        raise ValueError(_out_of_place("splits", splits, "data with classes: compare is for classifiers", None))
+    if not splits.test and not splits.validation:
+        raise ValueError(
+            explain(
+                "There is nothing to compare the methods on.",
+                given=f"{len(splits.train):,} examples to train on, no test and no validation split",
+                expected="examples that no method is trained on",
+                to_mend="keep some: kt.data.images(…, validation=0.2), or test=0.2",
+            )
+        )
+
+
+def _out_of_place(name: str, given: object, expected: str, to_mend: str | None) -> str:
+    return explain(f"`{name}` of compare is out of place.", given=repr(given)[:200], expected=expected, to_mend=to_mend)
+
+
 def _check_functions(name: str, given: object, expected: str) -> None:
     named = isinstance(given, Mapping) and given and all(isinstance(key, str) and key for key in given)
     if not named or not all(map(callable, given.values())) or any(_is_class_or_model(each) for each in given.values()):
@@ -96,8 +127,13 @@ def _is_class_or_model(given: object) -> bool:
     return isinstance(given, type) or hasattr(given, "layers")
 
 
-def _is_number(given: object, kind: type | tuple[type, ...] = (int, float)) -> bool:
-    return isinstance(given, kind) and not isinstance(given, bool)
+def _is_number(given: object) -> bool:
+    return isinstance(given, numbers.Real) and not isinstance(given, bool)
+
+
+def _is_whole(given: object) -> bool:
+    # NumPy's whole numbers are among the Integrals.
+    return isinstance(given, numbers.Integral) and not isinstance(given, bool)
 
 
 def _check_options(fit_options: Mapping[str, Any]) -> None:

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from keras_transfer import digests
-from keras_transfer.data.splits import Splits
+from keras_transfer.data.splits import Split, Splits
 from keras_transfer.errors import explain
 from keras_transfer.evaluation.formatting import duration
 from keras_transfer.plans.plan import Plan
-from keras_transfer.study import arguments, rehearsal
+from keras_transfer.study import arguments, first_seen, rehearsal
 from keras_transfer.study.budget import with_epochs
 from keras_transfer.study.comparison import Comparison, Data, SourceTask
 from keras_transfer.study.domain_shift import Shift, shifts_among
-from keras_transfer.study.embedding import features_of
+from keras_transfer.study.embedding import features_of, why_no_features
 from keras_transfer.study.memory import watched
 from keras_transfer.study.source import Source
 from keras_transfer.study.trial import FAILED, LEFT_OUT, Method, Trial
@@ -32,7 +32,6 @@ from keras_transfer.training.audit import AuditError
 from keras_transfer.training.callbacks import NonFiniteLossError
 from keras_transfer.training.files import write_whole
 from keras_transfer.training.fit import fit
-from keras_transfer.training.run import Run
 
 # Failures that belong into the table. Any other error is a mistake, and ends the comparison.
 _FAILURES = (NonFiniteLossError, AuditError)
@@ -65,7 +64,8 @@ def compare(
         build: makes a fresh model; called once for each run and before them. It is to give the same model whenever it
             is called after the same `set_random_seed`. To compare bodies, for instance of several source tasks: a
             mapping of their names to such functions; every method is then tried with each.
-        splits: the data; methods are compared on test, or on validation where there is no test split.
+        splits: the data; methods are compared on test, or on validation where there is no test split. One of them there
+            must be: how well a method knows what it was trained on says nothing.
         plans: for each method, by its name, a function from a model to its `kt.Plan`. One whose first stage begins with
             random weights (`kt.from_scratch`) shows what transfer was worth.
         seeds: how many, counted from 0, or which. From three on, the noise between seeds is known well enough to speak
@@ -85,9 +85,9 @@ def compare(
         The `kt.Comparison`: print it, or write it with `to_html`.
 
     Raises:
-        ValueError: if nothing is to be compared, a plan does not fit the model or the budget, `build` does not give a
-            fresh model, or two different ones for one seed, or the workdir holds other runs. Plans are checked before
-            anything is trained.
+        ValueError: if nothing is to be compared or there is nothing to compare it on, a plan does not fit the model or
+            the budget, `build` does not give a fresh model, or two different ones for one seed, or the workdir holds
+            other runs. Plans are checked before anything is trained.
 
     Example:
 
@@ -106,10 +106,11 @@ def compare(
     """
     chosen = arguments.checked_seeds(seeds)
     arguments.check(build, splits, plans, epochs=epochs, minutes=minutes, source=source, fit_options=fit_options)
+    epochs = None if epochs is None else int(epochs)  # a number of NumPy may be given, and no plan or file holds one
     builds = build if isinstance(build, Mapping) else {"": build}
     folder = None if workdir is None else pathlib.Path(workdir)
     study = _Study(splits, folder, source, verbose, fit_options, Freshness())
-    every, whole, task = _prepared(study, builds, plans, chosen[0])
+    every, whole, task, no_shifts = _prepared(study, builds, plans, chosen[0])
     folders = study.folders([way.name for way in every])
     given = {name: plan if epochs is None else with_epochs(plan, epochs, name=name) for name, plan in whole.items()}
     reasons: Mapping[str, str] = {}
@@ -124,7 +125,10 @@ def compare(
         study.say_of(trials[-1], width=max(map(len, given)))
     methods = [Method(way.name, given[way.name], way.body) for way in every]
     said = _budget_said(epochs, minutes, len(trials))
-    found = Comparison(methods, trials, _facts(splits), task, said, _shifts(study, builds, chosen[0]))
+    shifts: list[Shift] = []
+    if not no_shifts:
+        shifts, no_shifts = _shifts(study, builds, chosen[0])
+    found = Comparison(methods, trials, _facts(splits, no_shifts), task, said, shifts)
     if study.workdir is not None:
         write_whole(study.workdir / "comparison.json", found.to_json())
     return found
@@ -159,7 +163,7 @@ class _Study:
 
     def say_of(self, trial: Trial, *, width: int) -> None:
         """One line on a run."""
-        reported = self.splits.test or self.splits.validation or self.splits.train
+        reported = _reported(self.splits)
         outcome = trial.problem
         if trial.is_done:
             accuracy = np.mean(trial.predicted == reported.labels)
@@ -174,24 +178,35 @@ class _Study:
 
 def _prepared(
     study: _Study, builds: Mapping[str, Build], plans: Mapping[str, PlanOf], seed: int
-) -> tuple[list[Way], dict[str, Plan], SourceTask | None]:
-    """The methods, the plan of each as it is by itself, and how the source task is done now; nothing is trained."""
+) -> tuple[list[Way], dict[str, Plan], SourceTask | None, str]:
+    """The methods, the plan of each as it is by itself, how the source task is done now, and why features of the data
+    cannot be taken (empty where they can); nothing is trained."""
     models = {body: study.freshness.built(build, body, seed)[0] for body, build in builds.items()}
     every = ways(builds, plans, models)
     task = study.source.task(next(iter(models.values()))) if study.source else None
-    steps = study.splits.steps_per_epoch(next(iter(models.values())))
-    return every, {name: plan.over(steps) for name, plan in planned(every, models).items()}, task
+    first = next(iter(models.values()))
+    whole = {name: plan.over(study.splits.steps_per_epoch(first)) for name, plan in planned(every, models).items()}
+    return every, whole, task, _said_of_shifts(why_no_features(first))
 
 
-def _shifts(study: _Study, builds: Mapping[str, Build], seed: int) -> list[Shift]:
-    """How far the data lie apart: after the runs, which have made most of the features and counted the time of it."""
+def _shifts(study: _Study, builds: Mapping[str, Build], seed: int) -> tuple[list[Shift], str]:
+    """How far the data lie apart, or why that is not known: after the runs, which have made most of the features and
+    counted the time of it."""
     body, build = next(iter(builds.items()))
     model, _ = study.freshness.built(build, body, seed)
-    cache = study.fit_options.get("cache", "auto")
-    features = {split.name: features_of(model, study.splits, split, cache=cache) for split in study.splits.all}
-    source = study.source and study.source.splits
-    of_source = features_of(model, source, source.train, cache=cache) if source else None
-    return shifts_among(features, of_source)
+    cache, source = study.fit_options.get("cache", "auto"), study.source and study.source.splits
+    # A full disk, say, is no reason to lose what was trained for hours: it is said, and the results are kept.
+    try:
+        features = {split.name: features_of(model, study.splits, split, cache=cache) for split in study.splits.all}
+        of_source = features_of(model, source, source.train, cache=cache) if source else None
+        return shifts_among(features, of_source), ""
+    except (OSError, ValueError) as error:
+        return [], _said_of_shifts(str(error))
+
+
+def _said_of_shifts(reason: str) -> str:
+    """The note on a comparison without shifts."""
+    return f"How far the splits lie apart was not measured: {' '.join(reason.split())}" if reason else ""
 
 
 def _within_minutes(
@@ -286,44 +301,24 @@ def _tried(study: _Study, way: Way, epochs: int, seed: int, folder: pathlib.Path
         made_features=bool(_kept() - kept_before),
     )
     if workdir is not None:
-        trial = _as_first_seen(trial, run, workdir)
+        trial = first_seen.read(trial, run, study.source, workdir)
     if study.source is not None and trial.source_accuracy is None and run.plan.stages[0].start != "random":
         trial = dataclasses.replace(trial, source_accuracy=study.source.accuracy(model))
     if workdir is not None:
-        write_whole(workdir / "trial.json", json.dumps({"of": _digest(run), **_seen(trial)}))
+        first_seen.write(trial, run, study.source, workdir)
     return trial
-
-
-def _seen(trial: Trial) -> dict[str, Any]:
-    """What is seen only while a run goes on, or takes long to find."""
-    return {
-        "memory_bytes": trial.memory_bytes,
-        "made_features": trial.made_features,
-        "source_accuracy": trial.source_accuracy,
-    }
-
-
-def _as_first_seen(trial: Trial, run: Run, workdir: pathlib.Path) -> Trial:
-    """The trial with what was seen when the run was carried out, where that was earlier."""
-    try:
-        written = json.loads((workdir / "trial.json").read_text())
-    except (OSError, ValueError):
-        return trial
-    if written.pop("of", None) != _digest(run):
-        return trial
-    return dataclasses.replace(trial, **written)
-
-
-def _digest(run: Run) -> str:
-    # The report holds the seconds of each stage, so no two runs have the same.
-    return digests.of_json(run.report.to_json())
 
 
 def _kept() -> set[pathlib.Path]:
     return {entry.folder for entry in caches.entries()}
 
 
-def _facts(splits: Splits) -> Data:
-    reported = splits.test or splits.validation or splits.train
+def _facts(splits: Splits, note: str) -> Data:
+    reported, notes = _reported(splits), [*splits.notes, *([note] if note else [])]
     counts = {split.name: len(split) for split in splits.all}
-    return Data(reported.name, splits.classes, reported.labels, counts, splits.fingerprint, tuple(splits.notes))
+    return Data(reported.name, splits.classes, reported.labels, counts, splits.fingerprint, tuple(notes))
+
+
+def _reported(splits: Splits) -> Split:
+    """What methods are compared on; there is one of the two (see `arguments`)."""
+    return splits.test or splits.validation

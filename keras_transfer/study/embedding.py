@@ -85,6 +85,23 @@ def features_of(model: keras.Model, splits: Splits, split: Split, *, cache: Cach
     return in_order
 
 
+def why_no_features(model: keras.Model) -> str:
+    """Why `features_of` has nothing to take from a model; empty where it has.
+
+    Example:
+
+    >>> inputs = keras.Input((2,))
+    >>> heads = [keras.layers.Dense(2)(keras.layers.Dense(width)(inputs)) for width in (3, 4)]
+    >>> print(why_no_features(keras.Model(inputs, keras.layers.Add()(heads), name="two")).splitlines()[0])
+    two has no one place below its head that says what an example is like.
+    """
+    try:
+        _below_the_head(_pooled(model))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def check_model(model: Any) -> None:
     """Raises a `ValueError` for what is no model: the data, for instance, where the two are taken for each other."""
     if not isinstance(model, keras.Model):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import keras
 import numpy as np
 
-from keras_transfer import state
+from keras_transfer import digests, state
 from keras_transfer.adapters import attach
 from keras_transfer.adapters.switch import merge_adapter
 from keras_transfer.backbones.blocks import blocks
@@ -20,6 +20,7 @@ from keras_transfer.data.splits import Split, Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.evaluation.prediction import predict_split
 from keras_transfer.study.comparison import SourceTask
+from keras_transfer.study.stored import Beginning
 from keras_transfer.training.linear_probe import linear_head, start_from_probe
 
 
@@ -81,6 +82,13 @@ class Source:
     def split(self) -> Split:
         """What is measured."""
         return self.splits.test or self.splits.validation or self.splits.train
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of all that a figure measured with it depends on: data, outputs, and the weights of the model."""
+        weights = None if self.model is None else Beginning(self.model).digest
+        outputs = None if self.outputs is None else dict(self.outputs)
+        return digests.of_json({"data": self.splits.fingerprint, "outputs": outputs, "weights": weights})
 
     def task(self, model: keras.Model) -> SourceTask:
         """How good a classifier with the pretrained body is at the source task.

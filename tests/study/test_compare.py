@@ -98,6 +98,38 @@ class BreakOff(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+def _with_two_heads():
+    """A model whose features reach its output on two ways."""
+    inputs = keras.Input((16, 16, 3))
+    low = keras.layers.Conv2D(4, 3, strides=2, name="low")(keras.layers.Rescaling(1 / 255)(inputs))
+    high = keras.layers.Conv2D(6, 3, strides=2, name="high")(low)
+    ways_out = [keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(map_)) for map_ in (low, high)]
+    return keras.Model(inputs, keras.layers.Add()(ways_out), name="two_heads")
+
+
+def test_a_model_without_one_place_below_its_head_is_compared_and_the_shifts_are_left_out(splits, tmp_path):
+    plans = {"all": lambda model: kt.Plan([kt.Stage("all", 1)])}
+    options = {"seeds": 1, "verbose": False, "workdir": tmp_path}
+    comparison = kt.compare(_with_two_heads, splits, plans, **options)
+    assert 0 <= comparison.rows[0].accuracy.value <= 1
+    assert comparison.shifts == ()
+    assert comparison.data.notes[-1].startswith(
+        "How far the splits lie apart was not measured: two_heads has no one place below its head"
+    )
+    assert (tmp_path / "comparison.json").read_text() == comparison.to_json()
+
+
+def test_nothing_that_fails_after_the_last_run_takes_its_results_along(splits, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError("The disk is full.")
+
+    monkeypatch.setattr(module, "features_of", full)
+    comparison = _compare(splits, {"head only": kt.feature_extraction}, seeds=1, workdir=tmp_path)
+    assert comparison.rows[0].by_seed.keys() == {0}
+    assert comparison.data.notes[-1] == "How far the splits lie apart was not measured: The disk is full."
+    assert (tmp_path / "comparison.json").read_text() == comparison.to_json()
+
+
 def test_a_comparison_that_was_broken_off_within_a_run_goes_on_there(splits, tmp_path):
     count, plans = BreakOff(), {name: PLANS[name] for name in ("head only", "fine-tuned")}
     whole = _compare(splits, plans, seeds=1, callbacks=[count])
@@ -295,6 +327,40 @@ def test_without_a_source_head_a_probe_is_fitted_before_and_after(splits):
     assert comparison.rows[0].lost == 0
 
 
+def test_of_a_finished_run_the_forgetting_of_another_source_is_measured_anew(splits, tmp_path):
+    def compared(source, **options):
+        options = {"seeds": 1, "epochs": 1, "source": source, "verbose": False} | options
+        return kt.compare(build, splits, {"head only": kt.feature_extraction}, **options).trials[0].source_accuracy
+
+    says_dark, says_light = build(), build()
+    for model, bias in ((says_dark, [9.0, 0.0]), (says_light, [0.0, 9.0])):
+        model.get_layer("head").bias.assign(bias)
+    share_of_dark = np.mean(kt.Source(splits).split.labels == 0)
+    sources = {"dark": kt.Source(splits, says_dark), "light": kt.Source(splits, says_light)}
+    swapped = kt.Source(splits, says_dark, outputs={"dark": 1, "light": 0})
+    other_data = kt.Source(dark_and_light(30), says_dark)
+    assert len({each.digest for each in (*sources.values(), swapped, other_data, kt.Source(splits))}) == 5
+    for source, expected in (
+        (sources["dark"], share_of_dark),
+        (sources["light"], 1 - share_of_dark),
+        (swapped, 1 - share_of_dark),
+        (sources["dark"], share_of_dark),
+        (None, None),
+    ):
+        assert compared(source, workdir=tmp_path) == (expected if expected is None else pytest.approx(expected))
+
+
+def test_the_forgetting_of_the_same_source_is_read_and_not_measured_again(splits, tmp_path, monkeypatch):
+    source = kt.Source(splits)
+    plans, options = {"head only": kt.feature_extraction}, {"seeds": 1, "source": source, "workdir": tmp_path}
+    first = _compare(splits, plans, **options)
+    measured = []
+    monkeypatch.setattr(kt.Source, "accuracy", lambda self, model: measured.append(model.name) or 0.25)
+    again = _compare(splits, plans, **options)
+    assert len(measured) == 1  # before anything was trained
+    assert again.trials[0].source_accuracy == first.trials[0].source_accuracy != 0.25
+
+
 def test_a_source_head_of_many_classes_is_asked_for_some_of_them(splits):
     wide = kt.image_classifier(residual_body(), 10, preprocessing="tf")
     head = wide.get_layer("head")
@@ -312,13 +378,30 @@ def test_another_body_than_the_sources_is_refused(splits):
         kt.Source(splits, other).accuracy(build())
 
 
+def test_numbers_of_numpy_are_numbers(splits):
+    plans = {"head only": kt.feature_extraction}
+    found = [
+        _compare(splits, plans, epochs=np.int64(1), seeds=seeds) for seeds in (np.int64(2), np.array([0, 1]), [0, 1])
+    ]
+    assert [one.seeds for one in found] == [(0, 1)] * 3
+    assert all(type(seed) is int for seed in found[1].seeds)
+    assert found[0].methods[0].plan.epochs == 1
+    np.testing.assert_array_equal(found[0].trials[1].predicted, found[2].trials[1].predicted)
+
+
+def _train_alone():
+    return dark_and_light(24, validation=0)
+
+
 REFUSED = {
+    "nothing held out": ({"splits": _train_alone()}, r"(?s)nothing to compare the methods on.*mend:.*validation=0\.2"),
+    "seeds in a square": ({"seeds": np.array([[0, 1], [2, 3]])}, r"(?s)`seeds`.*mend:\s+seeds=3"),
     "no plans": ({"plans": {}}, "`plans` gives nothing to compare"),
     "a list of plans": ({"plans": [kt.feature_extraction]}, "`plans` gives nothing to compare"),
     "a plan itself": ({"plans": {"head": kt.Plan([kt.Stage("head", 1)])}}, "`plans` gives nothing to compare"),
     "two budgets": ({"minutes": 3}, "two budgets"),
-    "epochs of a half": ({"epochs": 1.5}, "`epochs`"),
-    "minutes in words": ({"minutes": "5"}, "`minutes`"),
+    "epochs of a half": ({"epochs": 1.5}, r"(?s)`epochs`.*mend:\s+epochs=10"),
+    "minutes in words": ({"minutes": "5", "epochs": None}, r"(?s)`minutes`.*mend:\s+minutes=5"),
     "true for a seed": ({"seeds": True}, "`seeds`"),
     "classes for a build": ({"build": keras.Model}, "(?s)`build` gives nothing to compare.*not the model"),
     "no model": ({"build": lambda: "MobileNetV2"}, "`build` makes no model"),

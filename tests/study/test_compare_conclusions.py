@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from comparisons import made
 
+from keras_transfer.study import conclusions
 from keras_transfer.study.comparison import Comparison
 from keras_transfer.study.domain_shift import Shift
 from keras_transfer.study.trial import Trial
@@ -19,7 +20,7 @@ def _said(comparison):
 def test_transfer_that_helped_is_said_to_have_helped_and_by_how_much():
     comparison = made({"scratch": 0.5, "head": 0.8, "tuned": 0.9})
     assert comparison.conclusions[0].startswith(
-        "Transfer helped: “tuned” is 40.0 points more accurate than “scratch” (95 % interval 3"
+        "Transfer helped: “tuned” is 40.0 points more accurate than “scratch” (97.5 % interval 3"
     )
     assert comparison.negative_transfer == ()
 
@@ -46,7 +47,7 @@ def test_a_body_that_is_worse_than_another_or_than_none_is_named():
     assert "Transfer helped: “tuned, flowers” is 20.0 points more accurate than “scratch”" in _said(comparison)
     assert (
         "Negative transfer beside another body: “tuned, flowers” is 30.0 points more accurate than “head, insects”, the"
-        " best that begins with “insects” (97.5 % interval" in _said(comparison)
+        " best that begins with “insects” (99 % interval" in _said(comparison)
     )
     assert (
         "No difference beyond the noise between “tuned, flowers” and “tuned, noise”, the best that begins with “noise”"
@@ -88,11 +89,55 @@ def test_of_equals_the_cheaper_is_named():
     )
 
 
-def test_many_methods_need_more_to_be_called_different():
-    comparison = made({"best": 0.9, **{f"other {n}": 0.85 for n in range(20)}}, spread=0.02)
-    pair = comparison.difference("best", "other 0")
-    strict = comparison.difference("best", "other 0", level=1 - 0.05 / 20)
-    assert strict.high - strict.low > 1.3 * (pair.high - pair.low)
+def test_of_equals_the_time_of_features_that_all_share_is_no_ones():
+    whole = made({"head": 0.9, "tuned": 0.895}, head={"seconds": 2.0}, tuned={"seconds": 4.0, "stored_bytes": 10_000})
+
+    def first_pays(seeds):
+        trials = [
+            dataclasses.replace(trial, seconds=62.0, made_features=True)
+            if trial.method == "head" and trial.seed in seeds
+            else trial
+            for trial in whole.trials
+        ]
+        return Comparison(whole.methods, trials, whole.data)
+
+    # A mean of 22 seconds, 60 of them for what “tuned” found made.
+    comparison = first_pays({0})
+    assert comparison.rows[0].seconds == pytest.approx(22.0)
+    assert "No difference beyond the noise between “head” and “tuned”" in _said(comparison)
+    assert "trains in" not in _said(comparison)
+    assert "trains in" not in _said(first_pays({0, 1, 2}))  # nobody has seen how long it takes by itself
+    slow = [dataclasses.replace(t, seconds=8.0) if t.method == "head" and t.seed else t for t in comparison.trials]
+    assert "“tuned” trains in 4.0 s instead of 8.0 s" in _said(Comparison(whole.methods, slow, whole.data))
+
+
+def test_of_equal_methods_one_is_rarely_called_better_however_many_there_are():
+    """Which is the best is seen on the same examples as how much better it is: all pairs count."""
+    generator, examples, wrong, draws = np.random.default_rng(0), 300, {"ranking": 0, "transfer": 0}, 500
+    names = ["scratch", *(f"method {number}" for number in range(5))]
+    whole = made(dict.fromkeys(names, 0.5), examples=examples)
+    for _ in range(draws):
+        easiness, trials = generator.normal(1.0, 1.5, examples), []
+        for name in names:
+            of_method = generator.normal(0, 0.8, examples)
+            for seed in range(3):
+                right = easiness + of_method + generator.normal(0, 0.15) + generator.normal(0, 0.8, examples) > 0
+                trials.append(Trial(name, seed, np.where(right, whole.data.labels, 1 - whole.data.labels)))
+        said = _said(Comparison(whole.methods, trials, whole.data))
+        wrong["ranking"] += "beyond the noise it is above" in said
+        wrong["transfer"] += "Negative transfer" in said or "Transfer helped" in said
+    # 5 % of the draws are 25; it would be 37 or more once in a hundred times, were it not for the fixed seed.
+    assert wrong["ranking"] < 37
+    assert wrong["transfer"] <= 25
+
+
+def test_every_pair_counts_in_how_much_it_takes_to_be_called_different():
+    comparison = made({"scratch": 0.5, "head": 0.8, "tuned": 0.9, "lora": 0.9})
+    (rival,) = conclusions._against_scratch(comparison)
+    assert rival.difference.level == pytest.approx(1 - 0.05 / 3)  # one from scratch, against one of three
+    # Of four methods there are six pairs.
+    found = comparison.difference("tuned", "lora", level=1 - 0.05 / 6)
+    assert f"“lora” (0.0 points apart, interval {conclusions.points(found.low)} to" in _said(comparison)
 
 
 def test_forgetting_is_in_points_of_the_source_accuracy():

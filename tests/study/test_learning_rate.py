@@ -9,7 +9,8 @@ from vocabularies import word_pieces
 import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.study import learning_rate
-from keras_transfer.study.learning_rate import Rise, smooth
+from keras_transfer.study.learning_rate import Rise
+from keras_transfer.study.smoothing import smooth, width
 
 both_backends = pytest.mark.both_backends
 
@@ -176,6 +177,39 @@ def test_a_loss_that_never_falls_gives_a_tenth_of_where_it_rises():
     assert "never falls beyond noise" in str(found)
 
 
+@pytest.mark.parametrize("noise", ["normal", "skewed"])
+@pytest.mark.parametrize("steps", [10, 20, 40, 100, 200])
+def test_mere_noise_is_rarely_taken_for_a_fall(noise, steps):
+    generator, rates = np.random.default_rng(0), Rise(1e-7, 1.0, steps=steps).rates
+    draws = generator.normal(size=(400, steps)) if noise == "normal" else generator.gamma(1.5, size=(400, steps))
+    clear = [learning_rate._judged("head", rates, (0.6 + 0.1 * draw).tolist(), False).clear for draw in draws]
+    assert np.mean(clear) < 0.075  # one in twenty, and what chance does to 400 draws
+
+
+def test_a_loss_that_does_nothing_is_said_to_say_nothing():
+    losses = (0.7 + 0.05 * np.random.default_rng(1).normal(size=100)).tolist()
+    found = learning_rate._judged("head", RATES, losses, False)
+    assert not found.clear
+    assert "neither falls nor rises beyond noise, so this says nothing" in str(found)
+
+
+def test_a_rounding_is_no_fall_where_there_is_no_noise():
+    losses = (1.6 - 1e-7 * np.arange(100)).tolist()
+    assert not learning_rate._judged("head", RATES, losses, False).clear
+
+
+@pytest.mark.parametrize("slope", [-0.02, -0.002])
+def test_the_steepest_place_is_not_at_an_end(slope):
+    # It falls faster and faster up to the last step. The other way round it rises from the first on.
+    accelerating = 0.7 + slope * np.linspace(0, 5, 100) ** 2
+    edge = width(100)
+    found = learning_rate._judged("head", RATES, accelerating.tolist(), False)
+    assert found.clear
+    assert found.suggestion <= RATES[int(99 - edge)]
+    found = learning_rate._judged("head", RATES, accelerating[::-1].tolist(), False)
+    assert found.steepest >= RATES[int(edge)]
+
+
 def test_an_explosion_does_not_hide_what_came_before():
     losses = _curve(1e-3)
     losses[-3:] = [1e3, 1e6, 1e9]
@@ -202,7 +236,10 @@ def test_the_rates_rise_by_the_same_factor():
     [
         ({"lowest": 0}, "above 0"),
         ({"lowest": 1.0, "highest": 0.1}, "above the lowest"),
-        ({"steps": 5}, "from 10 up"),
+        ({"steps": 5}, r"(?s)from 10 up.*mend:\s+steps=100"),
+        ({"lowest": "a"}, r"(?s)`lowest`.*'a'.*mend:\s+lowest=1e-7"),
+        ({"highest": None}, r"(?s)`highest`.*mend:\s+highest=1.0"),
+        ({"lowest": True}, "`lowest`"),
         ({"stage": "hed"}, "nearest: +head"),
         ({"stage": kt.Stage("head", 1), "plan": kt.Plan([kt.Stage("head", 1)])}, "holds others"),
         ({"stage": kt.Stage("blok1", 1)}, "nearest: +'?block1"),

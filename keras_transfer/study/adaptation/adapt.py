@@ -1,6 +1,9 @@
 """`adapt`: labels in one domain, none in the other."""
 
+import math
+import numbers
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import keras
@@ -10,14 +13,14 @@ from keras_transfer.backbones.cut import InputsOf
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.fates import fates
-from keras_transfer.plans.plan import Stage
+from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.study.adaptation import adaptation, pairs
 from keras_transfer.study.adaptation.adaptation import Adaptation
 from keras_transfer.study.adaptation.adversarial import DomainAdversary
 from keras_transfer.study.adaptation.coral import Coral
 from keras_transfer.study.adaptation.domains import without_labels
-from keras_transfer.study.adaptation.measures import covariance_distance
 from keras_transfer.study.adaptation.statistics import alignment, batch_norms, fold, lowest_of_head, re_estimate
+from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import start_from_probe
 from keras_transfer.training.objectives import Classification
 
@@ -63,9 +66,11 @@ def adapt(
         method: how.
         align: for `"statistics"`: `"batch_norm"`, `"features"`, `"both"`, or `"auto"`: batch norms where there are
             some, else features.
-        stage: for the methods that train: what trains, how fast and for how long. If not given, the whole model at a
-            low rate; batch norms adapt where there are some, each domain then normalised by its own statistics.
-        weight: of the penalty: `"coral"` counts the distance in units of what it was before, `"adversarial"` hands back
+        stage: for the methods that train: what trains, how fast and for how long, its pull and augmentation as in
+            `kt.fit`. If not given, the whole model at a low rate; batch norms adapt where there are some, each domain
+            then normalised by its own statistics.
+        weight: of the penalty: `"coral"` counts the distance of two batches in units of what it is before the first
+            step, or of what two batches of the source are apart by chance, if that is more; `"adversarial"` hands back
             so much of the domain classifier's gradient in the end.
         head: `"probe"` begins with logistic regression on the source's features; `"kept"` with the head there is, for a
             model that was trained on the source, statistics of batch norms included.
@@ -89,17 +94,19 @@ def adapt(
     """
     stage = _checked(model, source, method, align=align, stage=stage, weight=weight, head=head)
     target = without_labels(model, target_unlabelled, like=source)
+    _check("target_unlabelled", f"{len(target.train)} example", len(target.train) > 1, "2 or more: one does not vary")
     job = _Job(model, source, target, head == "probe", seed, verbose)
     follows, folds = _what_is_aligned(model, align, stage)
     if folds:
         lowest_of_head(model)  # or the reason why nothing can be folded into it, before anything is changed
+    pulled_to = pretrained(model) if stage and stage.l2_sp else {}
     job.fit_head("the head is fitted to the source's features")
     features = job.features("source"), job.features("target")
     before = adaptation.look(model, target, features, adaptation.accuracy(model, source), seed=seed)
     if follows and job.fits_head:
         job.take_statistics("source")
         job.fit_head("the head is fitted to them")
-    history = job.train(stage, _penalty(method, stage, weight, features, source.steps_per_epoch(model)))
+    history = job.train(stage, _penalty(model, source, target, method, stage, weight, seed), pulled_to)
     if follows and history:
         job.take_statistics("source", say=False)
     accuracy, on_source = adaptation.accuracy(model, source), job.features("source")
@@ -111,6 +118,7 @@ def adapt(
     after = adaptation.look(model, target, (on_source, on_target), accuracy, seed=seed)
     labels, classes = source.train.labels, source.classes
     notes = adaptation.notes(adaptation.shares(labels, len(classes)), after.shares, classes, len(target.train))
+    notes += adaptation.fall(before.source_accuracy, after.source_accuracy)
     return Adaptation(method, model, tuple(job.steps), before, after, labels, classes, seed, history, notes)
 
 
@@ -151,12 +159,15 @@ class _Job:
             count = len(batch_norms(self.model))
             self.say(f"the statistics of {count} batch norms are those of {len(splits.train)} examples of the {domain}")
 
-    def train(self, stage: Stage | None, penalty: keras.layers.Layer | None) -> list[dict[str, Any]]:
+    def train(
+        self, stage: Stage | None, penalty: keras.layers.Layer | None, pulled_to: Mapping[int, np.ndarray]
+    ) -> list[dict[str, Any]]:
         if stage is None:
             return []
         source, target = self.domains["source"], self.domains["target"]
         self.say(f"{stage.epochs} epoch{'s' * (stage.epochs > 1)} of stage {stage.name!r} on both domains")
-        return pairs.train(self.model, penalty, source, target, stage, seed=self._seed, verbose=self._verbose)
+        options = {"pretrained": pulled_to, "seed": self._seed, "verbose": self._verbose}
+        return pairs.train(self.model, penalty, source, target, stage, **options)
 
     def fold(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """The target's features as the head reads them from now on."""
@@ -167,12 +178,14 @@ class _Job:
 
 
 def _penalty(
-    method: Method, stage: Stage | None, weight: float, features: tuple[np.ndarray, np.ndarray], steps: int
+    model: keras.Model, source: Splits, target: Splits, method: Method, stage: Stage | None, weight: float, seed: int
 ) -> keras.layers.Layer | None:
     if method == "coral":
-        return Coral(weight / max(covariance_distance(*features), 1e-12))
+        # In units of what the stage itself sees at first: under the old statistics domains may lie far apart, or not at
+        # all, that lie otherwise in batches normalised by their own. What is chance alone is no distance to speak of.
+        return Coral(weight / max(*pairs.distances(model, source, target, stage, seed=seed), 1e-12))
     if method == "adversarial":
-        return DomainAdversary(steps * stage.epochs, weight)
+        return DomainAdversary(source.steps_per_epoch(model) * stage.epochs, weight)
     return None
 
 
@@ -221,11 +234,12 @@ def _checked(
     trains = method != "statistics"
     _check("stage", stage, stage is None or trains, f"None: {method!r} trains nothing but the head")
     _check("align", align, align == "auto" or not trains, f"'auto': {method!r} has no such choice")
-    _check("weight", weight, weight > 0, "a positive number")
+    is_number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
+    _check("weight", weight, is_number and 0 < weight < math.inf, "a positive number", "weight=1.0")
     _check("weight", weight, weight == 1.0 or trains, f"1.0: {method!r} has no penalty")
     if not trains:
         return None
-    stage = stage or default_stage(model)
+    stage = Plan([stage or default_stage(model)]).over(source.steps_per_epoch(model)).stages[0]
     fates(model, stage)
     _check("stage.adapters", stage.adapters, stage.adapters is None, "none")
     _check("stage.patience", stage.patience, stage.patience is None, "None: nothing is chosen, for want of labels")
@@ -246,6 +260,7 @@ def _check_choice(name: str, given: object, choices: tuple[str, ...]) -> None:
         )
 
 
-def _check(name: str, given: object, fine: bool, expected: str) -> None:
+def _check(name: str, given: object, fine: bool, expected: str, to_mend: str | None = None) -> None:
     if not fine:
-        raise ValueError(explain(f"`{name}` of adapt is out of place.", given=repr(given), expected=expected))
+        said = f"`{name}` of adapt is out of place."
+        raise ValueError(explain(said, given=repr(given), expected=expected, to_mend=to_mend))

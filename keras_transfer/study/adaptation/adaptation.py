@@ -18,6 +18,8 @@ from keras_transfer.study.plane import on_a_plane
 
 # Shares that differ by more than this in all (total variation) are named.
 UNLIKE = 0.25
+# A fall of the source's accuracy by more than this is said.
+FALL = 0.02
 # Statistics of fewer examples than this are mostly chance.
 FEW = 32
 SOURCES = {
@@ -218,3 +220,21 @@ def notes(
     if target_examples < FEW:
         said.append(f"{target_examples} examples of the target say little about its statistics")
     return tuple(said)
+
+
+def fall(before: float | None, after: float | None) -> tuple[str, ...]:
+    """What is to be said where the source's validation accuracy fell.
+
+    Example:
+
+    >>> fall(0.79, 0.78), fall(None, None)
+    ((), ())
+    >>> print(*fall(0.79, 0.70))
+    on the source's validation split the accuracy fell from 79.0 % to 70.0 %: a lower `weight` would keep more of it
+    """
+    if before is None or after is None or before - after <= FALL:
+        return ()
+    return (
+        f"on the source's validation split the accuracy fell from {percent(before)} to {percent(after)}: a lower "
+        "`weight` would keep more of it",
+    )

@@ -1,8 +1,11 @@
 """Training on both domains at once: the labels of the source, and a penalty on how the target's features differ."""
 
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_transfer import state
 from keras_transfer.backbones import freezing, hub
@@ -13,8 +16,13 @@ from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 from keras_transfer.plans.fates import Fate, fates
 from keras_transfer.plans.plan import Stage
+from keras_transfer.study.adaptation.coral import coral_distance
 from keras_transfer.training import compilation
 from keras_transfer.training.callbacks import History, LossGuard
+from keras_transfer.training.fit import augmented_for
+
+# Batches of each domain that tell how far apart they are.
+MEASURED = 8
 
 
 class Paired(keras.Model):
@@ -70,6 +78,7 @@ def train(
     target: Splits,
     stage: Stage,
     *,
+    pretrained: Mapping[int, np.ndarray],
     seed: int,
     verbose: bool,
 ) -> list[dict[str, Any]]:
@@ -82,6 +91,7 @@ def train(
         target: without; its batches go round as long as they are needed.
         stage: what trains, how fast and for how long. (Seen twice a step, batch norms that adapt normalise each domain
             by itself while training.)
+        pretrained: from `l2_sp.pretrained`, what a stage that pulls pulls to.
         seed: of order, augmentation and dropout.
         verbose: whether to print a line for each epoch.
 
@@ -95,15 +105,19 @@ def train(
     pairs = Paired(model, penalty)
     steps = source.steps_per_epoch(model)
     pairs.compile(
-        optimizer=compilation.optimizer(stage, [*stage_fates, *_fate_of(penalty)], steps * stage.epochs),
+        optimizer=compilation.optimizer(
+            stage, [*stage_fates, *_fate_of(penalty)], steps * stage.epochs, pretrained=pretrained
+        ),
         loss={"logits": keras.losses.SparseCategoricalCrossentropy(from_logits=gives_logits(model)), "penalty": _mean},
         metrics={"logits": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]},
     )
+    # Built within a traced step, the values that it pulls to would be left at zero.
+    pairs.optimizer.build(pairs.trainable_variables)
     history = History(None)
     history.stage = stage.name
     with compilation.averaging_over(model, stage, 2 * steps * stage.epochs), hub.taking_packed_inputs(model):
         pairs.fit(
-            _together(source, target, model, seed),
+            _together(augmented_for(stage, source), augmented_for(stage, target), model, seed),
             epochs=stage.epochs,
             steps_per_epoch=steps,
             callbacks=[history, LossGuard(stage), *([_Said(stage)] if verbose else [])],
@@ -112,6 +126,40 @@ def train(
         )
     compile_as_classifier(model)
     return history.rows
+
+
+def distances(model: keras.Model, source: Splits, target: Splits, stage: Stage, *, seed: int) -> tuple[float, float]:
+    """The CORAL distance of batches as a stage sees them before its first step, with batch norms as it has them.
+
+    Args:
+        model: left as it is, but for what is awake.
+        source: the labelled domain.
+        target: the other.
+        stage: what trains.
+        seed: of order, augmentation and dropout.
+
+    Returns:
+        The mean distance of a batch of the source from one of the target, and that of two batches of the source, which
+        is chance alone.
+    """
+    awake = {layer: fate.part for fate in fates(model, stage) if not fate.frozen for layer in fate.block.layers}
+    freezing.wake(model, awake, batch_norm=stage.batch_norm)
+    entry, before = entry_of_head(model), state.values(model)
+    batches = _together(augmented_for(stage, source), augmented_for(stage, target), model, seed)
+    apart, by_chance = [], []
+    with hub.taking_packed_inputs(model):
+        for inputs, _ in itertools.islice(batches, MEASURED):
+            with catching(entry, "inputs") as seen:
+                for domain in ("source", "target"):
+                    model(inputs[domain], training=True)
+            one, other = seen
+            apart.append(float(coral_distance(one, other)))
+            # Two batches of half the size are twice as far apart by chance. Halves of one share no example, which two
+            # batches of a small source do.
+            half = len(one) // 2
+            by_chance.append(float(coral_distance(one[:half], one[half:])) / 2)
+    state.assign(model, before)
+    return float(np.mean(apart)), float(np.mean(by_chance))
 
 
 def _fate_of(penalty: keras.layers.Layer) -> list[Fate]:

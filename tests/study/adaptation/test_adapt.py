@@ -8,6 +8,7 @@ from readers import text_classifier
 import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.data.splits import Split
+from keras_transfer.study.adaptation import pairs
 from keras_transfer.study.adaptation.domains import without_labels
 from keras_transfer.study.adaptation.pairs import entry_of_head
 
@@ -113,6 +114,76 @@ def test_with_frozen_batch_norms_a_stage_moves_no_statistics():
     assert moved == {"block3_conv/kernel", "block3_conv/bias", "head/kernel", "head/bias"}
 
 
+def _moved_by(**options):
+    """How far a stage at a constant rate moves the lowest kernel, and what it did."""
+    keras.utils.set_random_seed(0)
+    model = classifier()
+    kernel = model.get_layer("residual").get_layer("stem_conv").kernel
+    before = kernel.numpy()
+    stage = kt.Stage("all", 3, learning_rate=2e-3, batch_norm="adapt", **options)
+    found = kt.adapt(model, dark_and_light(), _target(), "coral", stage=stage, head="kept", verbose=False)
+    return float(np.abs(kernel.numpy() - before).mean()), found
+
+
+def test_a_stage_that_pulls_holds_the_weights_where_they_were():
+    free, _ = _moved_by()
+    held, _ = _moved_by(l2_sp=400.0)
+    assert free > 1e-3
+    assert held < free / 2
+
+
+def test_a_stage_takes_its_least_steps():
+    _, found = _moved_by(least_steps=13)
+    steps = dark_and_light().steps_per_epoch()
+    assert len(found.history) == -(-13 // steps) > 3
+    assert f"{len(found.history)} epochs of stage 'all' on both domains" in found.steps
+
+
+def test_a_stage_that_augments_more_strongly_does_so_in_both_domains(monkeypatch):
+    seen = []
+    whole = pairs._together
+    monkeypatch.setattr(
+        pairs,
+        "_together",
+        lambda one, other, *rest: seen.append((one.augment, other.augment)) or whole(one, other, *rest),
+    )
+    source, model = dark_and_light(augment="light"), classifier()
+    for augment in ("as given", "stronger"):
+        stage = kt.Stage("top:1", 1, augment=augment)
+        kt.adapt(model, source, pictures(12), "coral", stage=stage, head="kept", verbose=False)
+    assert seen == [("light", "light"), ("strong", "strong")]
+
+
+@pytest.mark.parametrize("batch_norm", ["adapt", "frozen"])
+def test_the_penalty_of_coral_is_counted_in_what_a_batch_costs_at_first(batch_norm):
+    source = dark_and_light(120)
+    model = classifier()
+    same = source.peek(source.train, range(len(source.train)), model)
+    stage = kt.Stage("all", 1, learning_rate=1e-9, batch_norm=batch_norm)
+    for target, least in ((0.3 * same, 0.5), (same, 0.2)):
+        before = state.values(model)
+        found = kt.adapt(model, source, target, "coral", stage=stage, head="kept", verbose=False)
+        assert least < found.history[0]["penalty_loss"] < 2
+        state.assign(model, before)
+
+
+def test_measuring_the_distance_leaves_the_model_as_it_is():
+    model, source = classifier(), dark_and_light(120)
+    before = state.values(model)
+    target = without_labels(model, 0.3 * pictures(40), like=source)
+    far, by_chance = pairs.distances(model, source, target, ONE_EPOCH, seed=0)
+    near, _ = pairs.distances(model, source, without_labels(model, source), ONE_EPOCH, seed=0)
+    assert far > 2 * by_chance > 0
+    assert near < 3 * by_chance
+    for one, other in zip(before, state.values(model), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_one_example_of_a_target_is_refused():
+    with pytest.raises(ValueError, match="(?s)`target_unlabelled`.*'1 example'.*one does not vary"):
+        kt.adapt(classifier(), dark_and_light(), pictures(1), "coral", verbose=False)
+
+
 def test_bare_pictures_are_batched_and_augmented_as_the_source_is():
     source = dark_and_light(augment="strong", batch_size=5)
     blind = without_labels(classifier(), pictures(12), like=source)
@@ -184,6 +255,7 @@ def test_shares_unlike_the_sources_are_said():
         ("statistics", {"weight": 2.0}, "has no penalty"),
         ("coral", {"align": "features"}, "has no such choice"),
         ("coral", {"weight": 0.0}, "a positive number"),
+        ("coral", {"weight": "a"}, r"(?s)`weight`.*'a'.*mend:\s+weight=1.0"),
         ("coral", {"stage": kt.Stage("all", 1, safeguard=True)}, "for want of labels"),
         ("coral", {"stage": kt.Stage("blok3", 1)}, "block3"),
         ("statistics", {"head": "prob"}, "'probe'"),
