@@ -2,7 +2,7 @@
 
     python benchmarks/clusters.py --shared ../shared
 
-prints the README's table for MobileNetV2 0.35 and for the same body with random weights: as many clusters as there are
+prints a table for MobileNetV2 0.35 and for the same body with random weights: as many clusters as there are
 classes, on the training pictures, mean over three seeds of k-means. A map of each set goes to `--pictures`.
 """
 

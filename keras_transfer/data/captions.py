@@ -78,7 +78,7 @@ class CaptionSplits(PromptSplits):
         return {**x, IMAGES: self._pictures(split, model, rows)}, *targets
 
     def _pictures(self, split: Split, model: keras.Model, rows: np.ndarray) -> np.ndarray:
-        converter = _converter(model)
+        converter = required_preprocessor(model).image_converter
         seen = [converter(split.examples.pictures.picture(int(row))[None].astype("float32")) for row in rows]
         return np.concatenate([np.asarray(keras.ops.convert_to_numpy(picture), "float32") for picture in seen])
 
@@ -102,10 +102,6 @@ class CaptionSplits(PromptSplits):
         self, split: Split, model: keras.Model, *, epoch: int | None, seed: int | None = None
     ) -> dict[str, Any] | None:
         return {**super().view_identity(split, model, epoch=epoch, seed=seed), "pictures": split.content}
-
-
-def _converter(model: keras.Model) -> keras.Layer:
-    return required_preprocessor(model).image_converter
 
 
 def captions(
@@ -172,7 +168,7 @@ def _read(source: Any, columns: Mapping[str, str | None]) -> Found:
     if isinstance(source, str | os.PathLike):
         table = functools.partial(_table, columns=columns)
         folder = functools.partial(text_reading.folder_of_tables, table=table)
-        return reading.named(source, folder=folder, table=table, dataset=_no_dataset, folder_holds="tables")
+        return reading.named(source, folder=folder, table=table, dataset=reading.no_dataset, folder_holds="tables")
     if isinstance(source, tuple | list) and len(source) == 2 and not isinstance(source[1], str):
         pictures, texts = reading.pictures(source[0]), list(source[1])
         if len(pictures) != len(texts):
@@ -202,11 +198,3 @@ def _table(path: pathlib.Path, columns: Mapping[str, str | None]) -> Found:
         return CaptionedExamples(FileExamples(files, [""] * len(files)), prompts, cells["caption"], place=place)
 
     return captioned_table(path, columns, examples)
-
-
-def _no_dataset(name: str) -> Found:
-    raise ValueError(
-        explain(
-            "There is no such folder or table.", given=repr(name), expected="a folder of tables, a .tsv or .csv file"
-        )
-    )

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -207,7 +206,7 @@ def _pairs(source: Any, prompt: str | None, response: str | None) -> Found:
     table = functools.partial(pair_table, prompt=prompt, response=response)
     if isinstance(source, str | os.PathLike):
         folder = functools.partial(text_reading.folder_of_tables, table=table)
-        return reading.named(source, folder=folder, table=table, dataset=_no_dataset, folder_holds="tables")
+        return reading.named(source, folder=folder, table=table, dataset=reading.no_dataset, folder_holds="tables")
     if isinstance(source, tuple | list) and len(source) == 2 and not any(isinstance(part, str) for part in source):
         prompts_of, responses = (list(part) for part in source)
         if len(prompts_of) != len(responses):
@@ -228,19 +227,3 @@ def _pairs(source: Any, prompt: str | None, response: str | None) -> Found:
             " any of these",
         )
     )
-
-
-def _no_dataset(name: str) -> Found:
-    raise ValueError(
-        explain(
-            "There is no such folder.",
-            given=repr(name),
-            expected=f"a folder of tables, or a .tsv or .csv file; here are {_beside(name)}",
-        )
-    )
-
-
-def _beside(name: str) -> str:
-    parent = pathlib.Path(name).parent
-    found = sorted(entry.name for entry in parent.iterdir())[:10] if parent.is_dir() else []
-    return ", ".join(found) or "none"

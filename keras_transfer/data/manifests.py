@@ -8,8 +8,13 @@ from keras_transfer.data.scanning import Problem
 from keras_transfer.data.sources import SPLIT_NAMES, WHOLE, Found, split_name
 from keras_transfer.errors import explain, nearest
 
+PATH_NAMES = (
+    "path", "file_path", "filepath", "image_path", "file_name", "filename", "file", "image", "img", "picture",
+)  # fmt: skip
+"""What columns of paths are called, the plainest name first."""
+
 _NAMES = {
-    "path": ("path", "file_path", "filepath", "image_path", "file_name", "filename", "file", "image", "img", "picture"),
+    "path": PATH_NAMES,
     "label": ("label", "class", "class_name", "label_name", "category", "target", "y"),
     "split": ("split", "subset", "set", "partition"),
 }

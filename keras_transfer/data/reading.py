@@ -101,6 +101,27 @@ def named(
     )
 
 
+def no_dataset(name: str) -> Found:
+    """For `named`, where no TFDS name is meant.
+
+    Raises:
+        ValueError: always: it is not there.
+    """
+    raise ValueError(
+        explain(
+            "There is no such folder.",
+            given=repr(name),
+            expected=f"a folder of tables, or a .tsv or .csv file; here are {_beside(name)}",
+        )
+    )
+
+
+def _beside(name: str) -> str:
+    parent = pathlib.Path(name).parent
+    found = sorted(entry.name for entry in parent.iterdir())[:10] if parent.is_dir() else []
+    return ", ".join(found) or "none"
+
+
 def by_split(sources: Mapping[str, Any], read: Callable[[Any], Found]) -> Found:
     """What sources hold that are given as `{"train": …, "test": …}`, each read by `read`.
 

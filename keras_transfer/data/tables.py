@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from keras_transfer.data.examples import Examples, PairExamples, TextExamples
+from keras_transfer.data.manifests import PATH_NAMES
 from keras_transfer.data.scanning import Problem
 from keras_transfer.data.sources import SPLIT_NAMES, WHOLE, Found, split_name
 from keras_transfer.errors import explain, nearest
@@ -17,7 +18,7 @@ KNOWN_NAMES = {
     "label": ("label", "class", "class_name", "label_name", "category", "sentiment", "intent", "target", "y"),
     "prompt": ("prompt", "instruction", "question", "input"),
     "response": ("response", "completion", "answer", "output"),
-    "path": ("path", "file_path", "filepath", "image_path", "file_name", "filename", "file", "image", "img", "picture"),
+    "path": PATH_NAMES,
     "caption": ("caption", "text", "sentence", "description", "response", "answer", "label"),
     "split": ("split", "subset", "set", "partition"),
 }

@@ -458,8 +458,7 @@ def prepare(
     if stage.start == "random":
         draw_anew(model, seed)
     if stage.adapters is None:
-        awake = {layer: fate.part for fate in stage_fates if not fate.frozen for layer in fate.block.layers}
-        freezing.wake(model, awake, batch_norm=stage.batch_norm)
+        wake(model, stage, stage_fates)
         return stage_fates
     table = attach.carry_out(model, stage.adapters, train=_whole(stage_fates), seed=seed)
     if verbose:
@@ -469,6 +468,12 @@ def prepare(
     awake_layers = [layer for fate in stage_fates if not fate.frozen for layer in fate.block.layers]
     freezing.follow_training(model, awake_layers)
     return stage_fates
+
+
+def wake(model: keras.Model, stage: Stage, stage_fates: Sequence[Fate]) -> None:
+    """Lets train what a stage without adapters trains, and nothing else."""
+    awake = {layer: fate.part for fate in stage_fates if not fate.frozen for layer in fate.block.layers}
+    freezing.wake(model, awake, batch_norm=stage.batch_norm)
 
 
 def _whole(stage_fates: Sequence[Fate]) -> list[keras.Layer]:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_transfer import state
-from keras_transfer.backbones import freezing, hub
+from keras_transfer.backbones import hub
 from keras_transfer.backbones.blocks import Block, blocks
 from keras_transfer.backbones.cut import catching
 from keras_transfer.builders.outputs import compile_as_classifier, gives_logits
@@ -19,7 +19,7 @@ from keras_transfer.plans.plan import Stage
 from keras_transfer.study.adaptation.coral import coral_distance
 from keras_transfer.training import compilation
 from keras_transfer.training.callbacks import History, LossGuard
-from keras_transfer.training.fit import augmented_for
+from keras_transfer.training.fit import augmented_for, wake
 
 # Batches of each domain that tell how far apart they are.
 MEASURED = 8
@@ -99,8 +99,7 @@ def train(
         One row per epoch: loss, its two parts, accuracy on the source's training examples.
     """
     stage_fates = fates(model, stage)
-    awake = {layer: fate.part for fate in stage_fates if not fate.frozen for layer in fate.block.layers}
-    freezing.wake(model, awake, batch_norm=stage.batch_norm)
+    wake(model, stage, stage_fates)
     state.seed(model, seed)
     pairs = Paired(model, penalty)
     steps = source.steps_per_epoch(model)
@@ -142,8 +141,7 @@ def distances(model: keras.Model, source: Splits, target: Splits, stage: Stage, 
         The mean distance of a batch of the source from one of the target, and that of two batches of the source, which
         is chance alone.
     """
-    awake = {layer: fate.part for fate in fates(model, stage) if not fate.frozen for layer in fate.block.layers}
-    freezing.wake(model, awake, batch_norm=stage.batch_norm)
+    wake(model, stage, fates(model, stage))
     entry, before = entry_of_head(model), state.values(model)
     batches = _together(augmented_for(stage, source), augmented_for(stage, target), model, seed)
     apart, by_chance = [], []
