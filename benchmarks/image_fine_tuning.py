@@ -4,9 +4,10 @@
 
 prints the README's table; with `--methods staged_fine_tuning l2_sp ema` that of what keeps tuning near the pretrained
 weights. Where a run of staged fine-tuning was before the safeguard is measured as well, on the weights that it had.
-Every method has the same body (MobileNetV2 0.35 at 224, ImageNet weights), the same pictures to train on (a fifth of
-them held out for validation, by the seed) and the same test pictures; nothing is selected on those. Results are kept
-in `--results` as they come, so that the command can be stopped and started again.
+Every method has the same body (MobileNetV2 0.35 at 224, ImageNet weights), the same pictures to train on (but for a
+fifth of them, held out for validation by the seed; with `--validation 0` all of them, and the safeguard goes by its
+prior) and the same test pictures; nothing is selected on those. Results are kept in `--results` as they come, so that
+the command can be stopped and started again.
 """
 
 import argparse
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *KEEPING])
+    parser.add_argument("--validation", type=float, default=0.2, help="the part of train that is held out")
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as keras_home:
@@ -52,7 +54,7 @@ def main() -> None:
                 for method in options.methods:
                     key = f"{name}/{method}/{seed}"
                     if key not in results:
-                        results[key] = measure(options.shared / "images" / name, method, seed)
+                        results[key] = measure(options.shared / "images" / name, method, seed, options.validation)
                         print(key, results[key], flush=True)
                         options.results.parent.mkdir(parents=True, exist_ok=True)
                         options.results.write_text(json.dumps(results, indent=2))
@@ -66,7 +68,7 @@ def lend_weights(shared: pathlib.Path, keras_home: pathlib.Path) -> None:
     (keras_home / "models").symlink_to((shared / "keras_home" / "models").resolve())
 
 
-def measure(folder: pathlib.Path, method: str, seed: int) -> dict[str, float]:
+def measure(folder: pathlib.Path, method: str, seed: int, validation: float) -> dict[str, float]:
     """Test accuracy of one method on one set with one seed; the guide has two, before and after unfreezing."""
     import keras
 
@@ -74,7 +76,7 @@ def measure(folder: pathlib.Path, method: str, seed: int) -> dict[str, float]:
     from keras_transfer import state
 
     test = "val" if folder.name == "hymenoptera" else "test"
-    splits = kt.data.images({"train": folder / "train", "test": folder / test}, seed=seed)
+    splits = kt.data.images({"train": folder / "train", "test": folder / test}, validation=validation, seed=seed)
     if method == "guide":
         head, fine_tuned = keras_io_guide(splits, seed)
         return {"guide_head": head, "guide_fine_tuned": fine_tuned}
@@ -145,7 +147,7 @@ def keras_io_guide(splits, seed: int) -> tuple[float, float]:
 
     def train(learning_rate, epochs):
         guide_compile(model, learning_rate)
-        model.fit(*data["train"], batch_size=32, epochs=epochs, validation_data=data["validation"], verbose=0)
+        model.fit(*data["train"], batch_size=32, epochs=epochs, validation_data=data.get("validation"), verbose=0)
         return model.evaluate(*data["test"], verbose=0)[1]
 
     head = train(1e-3, 20)

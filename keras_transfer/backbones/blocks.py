@@ -8,7 +8,7 @@ from typing import Literal, overload
 import keras
 
 from keras_transfer import state
-from keras_transfer.backbones import graph, naming
+from keras_transfer.backbones import graph, hub, naming
 from keras_transfer.backbones.segments import Segment, segments
 from keras_transfer.errors import explain, nearest
 
@@ -217,15 +217,19 @@ def blocks(model: keras.Model) -> Blocks:
 
 
 def _body(model: keras.Model) -> keras.Model:
-    """The innermost nested model that holds at least half of the weighted layers; the model itself where none does."""
+    """The innermost nested model that holds at least half of the weighted layers; the model itself where none does.
+
+    A body of KerasHub is one however it is built: what PaliGemma sees with is a model inside of it, and no body alone.
+    """
     half = _size(model) / 2
     body = model
-    while True:
+    while not hub.is_body(body):
         nested = [step.operation for step in graph.steps(body) if graph.has_graph(step.operation)]
         larger = max(nested, key=_size, default=None)
         if larger is None or _size(larger) < half:
             return body
         body = larger
+    return body
 
 
 def _size(model: keras.Model) -> int:

@@ -17,7 +17,7 @@ from keras_transfer.data.language import PromptSplits
 from keras_transfer.data.sources import WHOLE, Found
 from keras_transfer.data.splits import Split
 from keras_transfer.data.tables import captioned_table
-from keras_transfer.data.tokenizing import Packed, input_names, required_preprocessor
+from keras_transfer.data.tokenizing import Packed, input_names, pack_prompted, required_preprocessor, takes_prompts
 from keras_transfer.errors import explain
 
 IMAGES = "images"
@@ -86,13 +86,17 @@ class CaptionSplits(PromptSplits):
         return input_names(model, packed, beside=(IMAGES,))
 
     def _pack(self, preprocessor: keras.Layer, split: Split, max_length: int) -> Packed:
-        # Two kinds of KerasHub's preprocessors take prompts of their own, or two texts, beside the picture.
-        if not getattr(preprocessor, "image_converter", None) or not hasattr(preprocessor, "text_only_model"):
+        sees = getattr(preprocessor, "image_converter", None) is not None
+        if sees and takes_prompts(preprocessor):
+            prompts = [self._before_response(prompt) for prompt in split.examples.prompts]
+            return pack_prompted(preprocessor, prompts, split.examples.responses, max_length)
+        # The Gemmas that see have places for the picture among their tokens, BLIP-2 with T5 has two texts beside it.
+        if not sees or not hasattr(preprocessor, "text_only_model"):
             raise ValueError(
                 explain(
                     f"Captions are not made for a {type(preprocessor).__name__} yet.",
                     given=f"a preprocessor of {type(preprocessor).__name__}",
-                    expected="one that has an image converter and reads a text as one, as BLIP-2's with OPT",
+                    expected="one with an image converter that makes rows of tokens: PaliGemma's, or BLIP-2's with OPT",
                     to_mend="kt.add_lora(model), then Keras' own fit on what its preprocessor takes",
                 )
             )
@@ -126,13 +130,14 @@ def captions(
 
     Args:
         source: one of
-            - a CSV or TSV file with the columns path and caption; paths that are not absolute start from its folder;
+            - a CSV or TSV file with the columns path and caption, and perhaps prompt; paths that are not absolute
+              start from its folder;
             - a folder of such tables, `train.tsv`, `val.tsv` and `test.tsv`;
             - a pair (pictures, captions): pictures as `kt.predict` takes them, paths or arrays or bytes;
             - a mapping of split name to any of these: `{"train": …, "test": …}`.
         picture: the column of the paths, if it is not called so.
-        prompt: the column of the prompts, questions about the picture for instance; without one a model writes from
-            the picture alone.
+        prompt: the column of the prompts, questions about the picture for instance, if it is not called so; without
+            one a model writes from the picture alone.
         caption: the column of the captions, if it is not called so.
         separator: what stands between prompt and caption.
         batch_size: pictures per step.

@@ -81,8 +81,7 @@ def captioned_table(
     Raises:
         ValueError: the file is empty, no UTF-8 file, or which column is which cannot be told.
     """
-    kinds = {kind: name for kind, name in columns.items() if kind != "prompt" or name is not None}
-    return _found(path, kinds, examples, is_labelled=False)
+    return _found(path, dict(columns), examples, is_labelled=False, optional=("prompt",))
 
 
 def _found(
@@ -91,13 +90,17 @@ def _found(
     examples: Callable[[dict[str, list[str]], Callable[[int], str]], Examples],
     *,
     is_labelled: bool,
+    optional: Sequence[str] = (),
 ) -> Found:
-    """The splits of a table, each made by `examples` of its cells by kind and of what says where they stand."""
+    """The splits of a table, each made by `examples` of its cells by kind and of what says where they stand.
+
+    A kind of column that is `optional` is left out where nobody has named one and the header does not.
+    """
     rows, problems = read_rows(path)
-    columns, has_header, notes = _columns(path, [cells for _, cells in rows], kinds)
+    columns, has_header, notes = _columns(path, [cells for _, cells in rows], kinds, optional)
     found = Found({}, {}, problems=problems, notes=notes, is_labelled=is_labelled)
     for split, chosen in _by_split(path, rows, has_header, columns, found).items():
-        cells_of = {kind: [cells[columns[kind]] for _, cells in chosen] for kind in kinds}
+        cells_of = {kind: [cells[columns[kind]] for _, cells in chosen] for kind in kinds if kind in columns}
         held = examples(cells_of, _Lines(path, [line for line, _ in chosen]))
         found.splits[split], found.declared[split] = held, set(held.class_names)
     return found
@@ -175,11 +178,12 @@ def _cells_of_any_size() -> Iterator[None]:
 
 
 def _columns(
-    path: pathlib.Path, rows: Sequence[list[str]], kinds: dict[str, str | None]
+    path: pathlib.Path, rows: Sequence[list[str]], kinds: dict[str, str | None], optional: Sequence[str] = ()
 ) -> tuple[dict[str, int], bool, list[str]]:
     """(The number of each column by what it holds, whether the first row names them, what was guessed)."""
     header = [cell.strip() for cell in rows[0]]
     columns = _named(path, header, kinds)
+    kinds = {kind: name for kind, name in kinds.items() if kind in columns or kind not in optional}
     by_name = dict(columns)
     has_header = bool(columns)
     if len(columns) < len(kinds):
@@ -235,7 +239,7 @@ def _named(path: pathlib.Path, header: list[str], kinds: dict[str, str | None]) 
         if given is not None:
             columns[kind] = header.index(given)
     names = [name.lower().replace(" ", "_") for name in header]
-    for kind in kinds.keys() - columns.keys():
+    for kind in [kind for kind in kinds if kind not in columns]:
         free = [known for known in KNOWN_NAMES[kind] if known in names and names.index(known) not in columns.values()]
         if free:
             columns[kind] = names.index(free[0])

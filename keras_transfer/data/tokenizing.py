@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -111,16 +111,42 @@ def pack(preprocessor: keras.Layer, texts: Sequence[str], max_length: int | None
             )
         )
     max_length = longest_read(preprocessor) if max_length is None else max_length
-    padding = _padding(_run(preprocessor, [""], longest_read(preprocessor) + 16), preprocessor)
+    return _packed(functools.partial(_run, preprocessor), preprocessor, texts, "", max_length)
+
+
+def pack_prompted(
+    preprocessor: keras.Layer, prompts: Sequence[str], responses: Sequence[str], max_length: int
+) -> Packed:
+    """As `pack`, for a model that is shown pictures and takes prompt and response apart; without the pictures.
+
+    Args:
+        preprocessor: one of which `takes_prompts` is true.
+        prompts: what is read before the response.
+        responses: what is to be written, as many.
+        max_length: cuts both together to so many tokens, special ones included.
+    """
+    pairs = list(zip(prompts, responses, strict=True))
+    return _packed(functools.partial(_run_prompted, preprocessor), preprocessor, pairs, ("", ""), max_length)
+
+
+def _packed(
+    run: Callable[[list, int], dict[str, np.ndarray]],
+    preprocessor: keras.Layer,
+    rows: Sequence,
+    nothing: Any,
+    max_length: int,
+) -> Packed:
+    """What `run` makes of rows and a length, without its padding; which is learnt from a row of `nothing`."""
+    padding = _padding(run([nothing], longest_read(preprocessor) + 16), preprocessor)
     parts, cut = [], 0
-    for start in range(0, len(texts), _AT_A_TIME):
-        some = list(texts[start : start + _AT_A_TIME])
-        columns = _run(preprocessor, some, max_length)
+    for start in range(0, len(rows), _AT_A_TIME):
+        some = list(rows[start : start + _AT_A_TIME])
+        columns = run(some, max_length)
         lengths = _lengths(columns, padding)
         parts.append(_without_padding(columns, lengths))
-        full = [text for text, length in zip(some, lengths, strict=True) if length == max_length]
+        full = [row for row, length in zip(some, lengths, strict=True) if length == max_length]
         if full:
-            cut += int((_lengths(_run(preprocessor, full, max_length + 1), padding) > max_length).sum())
+            cut += int((_lengths(run(full, max_length + 1), padding) > max_length).sum())
     return _joined(parts, padding, max_length, cut)
 
 
@@ -346,6 +372,14 @@ def reads_and_writes(preprocessor: keras.Layer) -> bool:
     return all(hasattr(preprocessor, name) for name in _TWO_LENGTHS)
 
 
+def takes_prompts(preprocessor: keras.Layer) -> bool:
+    """Whether a preprocessor takes picture, prompt and response apart, and gives rows of tokens: PaliGemma's does.
+
+    (Those of the Gemmas that see take the same three, and put places for the picture among the tokens.)
+    """
+    return any(cls.__name__ == "PaliGemmaCausalLMPreprocessor" for cls in type(preprocessor).__mro__)
+
+
 def longest_read(preprocessor: keras.Layer) -> int:
     """The length to which a preprocessor packs a text, in tokens; the greater where it has one for each of two.
 
@@ -367,27 +401,43 @@ def longest_read(preprocessor: keras.Layer) -> int:
 
 
 @contextlib.contextmanager
-def _at(preprocessor: keras.Layer, length: int) -> Iterator[None]:
-    """Within it the preprocessor packs to `length`."""
-    own = preprocessor.sequence_length
-    preprocessor.sequence_length = length
+def _set(preprocessor: keras.Layer, **attributes: Any) -> Iterator[None]:
+    """Within it the preprocessor has these attributes, its `sequence_length` for instance."""
+    own = {name: getattr(preprocessor, name) for name in attributes}
     try:
+        for name, value in attributes.items():
+            setattr(preprocessor, name, value)
         yield
     finally:
-        preprocessor.sequence_length = own
+        for name, value in own.items():
+            setattr(preprocessor, name, value)
 
 
 def _run(preprocessor: keras.Layer, texts: list[str], length: int) -> dict[str, np.ndarray]:
     """The columns that a preprocessor gives, all of one length."""
-    with _at(preprocessor, length):
-        arrays = _columns(preprocessor(texts))
-    odd = {name: array.shape for name, array in arrays.items() if array.shape != (len(texts), length)}
+    with _set(preprocessor, sequence_length=length):
+        return _rows(preprocessor, _columns(preprocessor(texts)), (len(texts), length))
+
+
+def _run_prompted(preprocessor: keras.Layer, pairs: list[tuple[str, str]], length: int) -> dict[str, np.ndarray]:
+    """As `_run`, of prompts and responses; the picture, which has to be there, has one pixel and is left out."""
+    prompts, responses = map(list, zip(*pairs, strict=True))
+    pixels = np.zeros((len(pairs), 1, 1, 3), "float32")
+    with _set(preprocessor, sequence_length=length, image_converter=None):
+        columns = _columns(preprocessor({"images": pixels, "prompts": prompts, "responses": responses}))
+    columns.pop("images")
+    return _rows(preprocessor, columns, (len(pairs), length))
+
+
+def _rows(preprocessor: keras.Layer, arrays: dict[str, np.ndarray], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """`arrays`, if each is one row of tokens for each text."""
+    odd = {name: array.shape for name, array in arrays.items() if array.shape != shape}
     if odd:
         raise ValueError(
             explain(
                 f"The {type(preprocessor).__name__} does not give one row of tokens for each text.",
                 given=", ".join(f"{name} of shape {shape}" for name, shape in odd.items()),
-                expected=f"(texts, tokens), here {(len(texts), length)}",
+                expected=f"(texts, tokens), here {shape}",
             )
         )
     return arrays

@@ -21,10 +21,10 @@ from keras_transfer.study.put_back import as_it_was
 from keras_transfer.study.smoothing import bounded, smooth, spread, weights_of, width
 from keras_transfer.training import compilation
 from keras_transfer.training.features import Cache, Keeping, features
-from keras_transfer.training.fit import augmented_for, default_views, prepare
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import linear_head, start_from_probe
 from keras_transfer.training.objectives import objective_of
+from keras_transfer.training.stages import augmented_for, default_views, prepare
 
 FEWEST_STEPS = 10
 # The test ends where the loss has come to so many times its lowest, both smoothed over the steps before.

@@ -177,6 +177,13 @@ def blip2(**of_language):
     return _hub().BLIP2Backbone(vision_encoder=vision, qformer=qformer, language_model=language)
 
 
+def pali_gemma(**options):
+    return _hub().PaliGemmaBackbone(
+        **{**GROUPED, "num_key_value_heads": 1, "head_dim": 4, "image_size": SIDE, "vit_patch_size": 8}
+        | {"vit_num_heads": 2, "vit_hidden_dim": 8, "vit_num_layers": 2, "vit_intermediate_dim": 16, **options}
+    )
+
+
 def mobile_net():
     return keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(32, 32, 3), alpha=0.35)
 

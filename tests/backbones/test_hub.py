@@ -12,6 +12,7 @@ from adapters import families
 from vocabularies import word_pieces
 
 from keras_transfer.backbones import hub
+from keras_transfer.backbones.blocks import blocks
 
 models = keras_hub.models
 
@@ -153,6 +154,13 @@ def test_a_folder_without_a_tokenizer_is_explained(tmp_path):
 
 def test_the_task_fits_the_language_model_inside_blip2():
     assert type(hub.task(None, families.blip2(), "CausalLM")) is models.BLIP2CausalLM
+
+
+def test_what_a_model_that_writes_sees_with_is_part_of_its_body():
+    """PaliGemma's eyes are a model inside the backbone, with most of its layers; no head is what comes after them."""
+    model = hub.task(None, families.pali_gemma(), "CausalLM")
+    assert blocks(model).names == ("token_embedding", "image", "decoder_block_0", "decoder_block_1")
+    assert blocks(model).head is None
 
 
 def test_a_body_of_ones_own_has_the_task_of_the_class_it_is_based_on():

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from adapters import families
-from vocabularies import byte_pairs
+from vocabularies import byte_pairs, sentence_pieces
 
 import keras_transfer as kt
 from keras_transfer import data, state
@@ -29,6 +29,18 @@ def model(length=24):
     preprocessor = keras_hub.models.BLIP2CausalLMPreprocessor(
         byte_pairs(), image_converter=converter, sequence_length=length
     )
+    return kt.image_to_text(body, preprocessor=preprocessor)
+
+
+def pali_gemma(length=24):
+    pieces = sentence_pieces(
+        keras_hub.tokenizers.PaliGemmaTokenizer,
+        pad_id=0, eos_id=1, bos_id=2, unk_id=3, pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>",
+    )  # fmt: skip
+    preprocessor = keras_hub.models.PaliGemmaCausalLMPreprocessor(
+        pieces, keras_hub.layers.PaliGemmaImageConverter(image_size=(SIDE, SIDE)), sequence_length=length
+    )
+    body = families.pali_gemma(vocabulary_size=pieces.vocabulary_size())
     return kt.image_to_text(body, preprocessor=preprocessor)
 
 
@@ -53,12 +65,36 @@ def test_a_batch_is_what_the_models_own_preprocessor_makes_of_pictures_and_capti
         assert len(np.unique(np.asarray(whole)[:, shared:])) <= 1
 
 
-def test_of_a_prompt_nothing_is_learnt(tmp_path):
+@pytest.mark.both_backends
+def test_a_batch_is_what_a_preprocessor_that_takes_prompts_apart_makes_of_them(tmp_path):
+    rows = [["path", "prompt", "caption"], *([f"{n}.png", ["", "it was"][n % 2], c] for n, c in enumerate(CAPTIONS))]
+    writer = pali_gemma()
+    splits = data.captions(table(tmp_path, rows), batch_size=6, validation=0)
+    ((x, y, weight),) = splits.evaluation_batches(splits.train, writer)
+    expected, following, counted = writer.preprocessor(
+        {
+            "images": pictures().astype("float32"),
+            "prompts": ["", "it was\n"] * 3,
+            "responses": CAPTIONS,
+        }
+    )
+    assert set(x) == set(expected)
+    np.testing.assert_allclose(x["images"], expected["images"], atol=1e-5)
+    for found, whole in (
+        *((x[name], expected[name]) for name in ("token_ids", "padding_mask", "response_mask")),
+        (y, following),
+        (weight, counted),
+    ):
+        shared = found.shape[1]
+        np.testing.assert_array_equal(found, np.asarray(whole)[:, :shared])
+        assert not np.asarray(whole)[:, shared:].any()
+
+
+@pytest.mark.parametrize("named", [{}, {"prompt": "question", "caption": "answer"}], ids=["found", "said"])
+def test_of_a_prompt_nothing_is_learnt(tmp_path, named):
     path_of = [["path", "question", "answer"], *([f"{n}.png", "what is it", c] for n, c in enumerate(CAPTIONS))]
     writer = model(32)
-    splits = data.captions(
-        table(tmp_path, path_of), prompt="question", caption="answer", separator=" ", batch_size=6, validation=0
-    )
+    splits = data.captions(table(tmp_path, path_of), separator=" ", batch_size=6, validation=0, **named)
     assert splits.peek(splits.train, [1]).tolist() == ["what is it a light film"]
     ((_, y, weight),) = splits.evaluation_batches(splits.train, writer)
     first = np.asarray(y)[0][np.asarray(weight)[0].astype(bool)]
@@ -85,9 +121,10 @@ def test_as_many_captions_as_pictures():
 
 
 @pytest.mark.both_backends
-def test_lora_on_a_model_that_sees_learns_to_caption_and_leaves_its_base_alone():
+@pytest.mark.parametrize("family", [model, pali_gemma], ids=["blip2", "pali_gemma"])
+def test_lora_on_a_model_that_sees_learns_to_caption_and_leaves_its_base_alone(family):
     keras.utils.set_random_seed(0)
-    writer = model()
+    writer = family()
     splits = data.captions((pictures(), CAPTIONS), batch_size=3, validation=0)
     before = {i.path: v for i, v in zip(state.identities(writer), state.values(writer), strict=True)}
     run = kt.fit(

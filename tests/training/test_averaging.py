@@ -1,17 +1,15 @@
 """The moving average of the weights: what is averaged, who sees it, and what a stage ends with."""
 
-import importlib
-
 import keras
 import numpy as np
 import pytest
 from bodies import classifier, dark_and_light
 
 import keras_transfer as kt
+from keras_transfer.training import stages
 from keras_transfer.training.averaging import averages
 
 both_backends = pytest.mark.both_backends
-fitting = importlib.import_module("keras_transfer.training.fit")  # `kt.fit` is the function
 
 
 class _Trained(keras.callbacks.Callback):
@@ -96,13 +94,13 @@ def test_early_stopping_goes_back_to_the_average_of_its_best_epoch():
 
 def test_the_safeguard_goes_from_the_beginning_to_the_average(monkeypatch):
     given = {}
-    whole = fitting.safeguard
+    whole = stages.safeguard
 
     def noted(model, batches, before):
         given["end"] = np.array(model.get_layer("head").kernel.numpy())
         return whole(model, batches, before)
 
-    monkeypatch.setattr(fitting, "safeguard", noted)
+    monkeypatch.setattr(stages, "safeguard", noted)
     seen = _Trained()
     _fitted(_stage(safeguard=True), callbacks=[seen])
     np.testing.assert_array_equal(given["end"], seen.epochs[-1])

@@ -12,7 +12,7 @@ import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.backbones import cut
 from keras_transfer.data import pipeline
-from keras_transfer.training import cache, features, fit
+from keras_transfer.training import cache, features, stages
 
 # Features come out of other batches than the model's own, and each rounds in its way.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -187,7 +187,7 @@ class _Steps(keras.callbacks.Callback):
 @pytest.mark.parametrize("data", [_residual, _bert], ids=["gathered", "computed"])
 def test_several_steps_at_once_are_those_taken_one_by_one(monkeypatch, data):
     """The head's dropout, Adam's counts and the metrics' sums go on from step to step."""
-    monkeypatch.setattr(fit, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(stages, "FEWEST_STEPS", 1)
     compiled = []
     compile_model = keras.Model.compile
     monkeypatch.setattr(

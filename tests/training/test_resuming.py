@@ -20,7 +20,7 @@ from bodies import classifier, dark_and_light
 
 import keras_transfer as kt
 from keras_transfer import state
-from keras_transfer.training import checkpoints
+from keras_transfer.training import checkpoints, stages
 from keras_transfer.training.checkpoints import Checkpoints
 from keras_transfer.training.keeper import Keeper
 from keras_transfer.training.snapshot import Position
@@ -176,14 +176,14 @@ def _breaking_off(whole, *, call, late):
 def test_broken_off_between_steps_it_ends_where_an_unbroken_run_ends(tmp_path, monkeypatch):
     options = {"workdir": tmp_path, "checkpoint_steps": 3}
     places = [
-        (fitting, "start_from_probe", 1, True),
+        (stages, "start_from_probe", 1, True),
         (Checkpoints, "write", 1, False),
-        (fitting, "audit", 1, False),
+        (stages, "audit", 1, False),
         (keras.Model, "evaluate", 2, True),  # validation
         (Checkpoints, "write", 1, True),
-        (fitting, "safeguard", 1, True),
-        (fitting.attach, "carry_out", 1, True),
-        (fitting, "audit", 1, True),
+        (stages, "safeguard", 1, True),
+        (stages.attach, "carry_out", 1, True),
+        (stages, "audit", 1, True),
         (fitting, "_write_results", 1, False),
         (fitting, "_write_results", 1, True),
     ]
@@ -522,7 +522,7 @@ def test_sigterm_before_anything_was_trained_leaves_at_once(tmp_path, monkeypatc
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "start_from_probe", told)
+        patch.setattr(stages, "start_from_probe", told)
         with pytest.raises(SystemExit):
             _start(_three_stages(), _data(), workdir=tmp_path)
     assert "there was nothing yet" in capsys.readouterr().out
@@ -534,7 +534,7 @@ def test_sigterm_between_stages_keeps_the_stages_that_are_done(tmp_path, monkeyp
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting.attach, "carry_out", told)
+        patch.setattr(stages.attach, "carry_out", told)
         with pytest.raises(SystemExit):
             _start(_three_stages(), _data(), workdir=tmp_path)
     assert _last_position(tmp_path) == Position(stage=2, epoch=3)

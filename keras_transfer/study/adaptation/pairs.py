@@ -19,7 +19,7 @@ from keras_transfer.plans.plan import Stage
 from keras_transfer.study.adaptation.coral import coral_distance
 from keras_transfer.training import compilation
 from keras_transfer.training.callbacks import History, LossGuard
-from keras_transfer.training.fit import augmented_for, wake
+from keras_transfer.training.stages import augmented_for, wake
 
 # Batches of each domain that tell how far apart they are.
 MEASURED = 8
