@@ -4,6 +4,7 @@ import pytest
 from bodies import classifier, dark_and_light, residual_body
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import StandardScaler
 
 import keras_transfer as kt
 from keras_transfer.study import folds
@@ -38,12 +39,12 @@ def test_the_head_becomes_logistic_regression_on_the_features(classes):
     model = classifier(classes)
     start_from_probe(model, splits, seed=0)
     features = _features(model, splits)
-    scale = np.sqrt(np.mean(features**2))
-    probe = LogisticRegression(C=_best_strength(features / scale, splits.train.labels), max_iter=1000)
-    probe.fit(features / scale, splits.train.labels)
+    standard = StandardScaler().fit_transform(features)
+    probe = LogisticRegression(C=_best_strength(standard, splits.train.labels), max_iter=1000)
+    probe.fit(standard, splits.train.labels)
     logits = model.predict(splits.evaluation_batches(splits.train, model), verbose=0)
     found = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(found, probe.predict_proba(features / scale), atol=1e-4)
+    np.testing.assert_allclose(found, probe.predict_proba(standard), atol=1e-4)
 
 
 @pytest.mark.parametrize("present", [("dark", "light"), ("dark", "grey", "light"), ("light",)])
@@ -67,18 +68,31 @@ def test_a_class_of_which_there_is_no_example_is_hardly_ever_said(present):
     np.testing.assert_array_equal(np.asarray(model.get_layer("head").kernel)[:, missing], 0)
 
 
-def test_the_scale_of_the_features_does_not_matter():
-    """Regularisation means the same for a body whose features are a hundred times as large."""
+def test_the_scale_of_a_feature_does_not_matter():
+    """Regularisation means the same for a body whose features are larger, and each by another factor."""
     splits = dark_and_light()
     predictions = []
-    for scale in (1.0, 100.0):
+    for scale in (1.0, 100.0, [1.0, 10.0, 0.1, 100.0, 0.01, 3.0, 5.0, 0.3]):
         keras.utils.set_random_seed(0)
         body = residual_body()
         larger = keras.Model(body.input, keras.layers.Rescaling(scale)(body.output), name="larger")
         model = kt.image_classifier(larger, splits.classes, preprocessing="tf")
         start_from_probe(model, splits, seed=0)
         predictions.append(model.predict(splits.evaluation_batches(splits.train, model), verbose=0))
-    np.testing.assert_allclose(*predictions, atol=1e-3)
+    for scaled in predictions[1:]:
+        np.testing.assert_allclose(scaled, predictions[0], atol=1e-3)
+
+
+def test_a_feature_that_is_always_the_same_is_left_out():
+    generator = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    features = generator.normal(size=(40, 3)) + labels[:, None]
+    telling = linear_probe.predictions(features[:30], labels[:30], features[30:], classes=2, seed=0)
+    constant, other = np.full((30, 1), 7.0), np.full((10, 1), 8.0)
+    found = linear_probe.predictions(
+        np.hstack([features[:30], constant]), labels[:30], np.hstack([features[30:], other]), classes=2, seed=0
+    )
+    np.testing.assert_allclose(found, telling, atol=1e-3)
 
 
 @pytest.mark.both_backends
@@ -125,7 +139,7 @@ def test_what_is_held_out_is_judged_by_a_probe_that_has_not_seen_it():
     features = generator.normal(size=(40, 5)) + labels[:, None]
     folds = np.arange(40) // 10
     found = linear_probe.out_of_fold(features, labels, folds, seed=0)
-    scaled = features / np.sqrt(np.mean(features**2))
+    scaled = StandardScaler().fit_transform(features)
     strength = _best_strength(scaled, labels)
     probe = LogisticRegression(C=strength, max_iter=1000).fit(scaled[folds != 2], labels[folds != 2])
     np.testing.assert_allclose(found[folds == 2], probe.predict_proba(scaled[folds == 2]), atol=1e-3)
