@@ -213,10 +213,10 @@ class ArrayExamples(PictureExamples):
 
 
 class TextExamples(Examples):
-    """Texts.
+    """Texts, or several that are read together: a question and an answer, a premise and a hypothesis.
 
     Args:
-        texts: one for each example.
+        texts: one for each example, or a tuple of as many for each.
         class_names: one name for each.
         place: what a reader finds the text with this number by, for instance `"train.tsv, line 12"`.
         numbers: the numbers that `place` knows the texts by; all of them, in order, if not given.
@@ -227,7 +227,7 @@ class TextExamples(Examples):
 
     def __init__(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str | tuple[str, ...]],
         class_names: Sequence[str],
         *,
         place: Callable[[int], str],
@@ -244,9 +244,25 @@ class TextExamples(Examples):
         """What a reader finds the text by."""
         return self.place(self.numbers[number])
 
+    def readable(self, number: int) -> str:
+        """The text as one line of a listing has it."""
+        text = self.texts[number]
+        return text if isinstance(text, str) else " | ".join(text)
+
     def inspect(self, number: int) -> tuple[bytes, str | None]:
         """(SHA-256 of the text in UTF-8, what is wrong with it or `None`)."""
         text = self.texts[number]
+        if isinstance(text, str):
+            return self._inspect_one(text)
+        if not isinstance(text, tuple):
+            return b"", f"is no text but {type(text).__name__} {text!r:.40}"
+        found = [self._inspect_one(part) for part in text]
+        wrong = [
+            f"of its {len(text)} texts, number {place} {reason}" for place, (_, reason) in enumerate(found) if reason
+        ]
+        return hashlib.sha256(b"".join(digest for digest, _ in found)).digest(), wrong[0] if wrong else None
+
+    def _inspect_one(self, text: str) -> tuple[bytes, str | None]:
         if not isinstance(text, str):
             return b"", f"is no text but {type(text).__name__} {text!r:.40}"
         # Bytes that are no UTF-8 come as lone surrogates, see `tables.decoded`.

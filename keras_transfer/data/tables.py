@@ -28,23 +28,30 @@ Row = tuple[int, list[str]]
 """The line on which a row begins, counted from 1, and its cells."""
 
 
-def text_table(path: pathlib.Path, *, text: str | None = None, label: str | bool | None = None) -> Found:
+def text_table(
+    path: pathlib.Path, *, text: str | Sequence[str] | None = None, label: str | bool | None = None
+) -> Found:
     """The texts of a TSV or CSV file, with their labels.
 
     Args:
         path: of a .tsv file, read without quoting, or a .csv file with commas, semicolons or tabs.
-        text: the name of the column that holds the texts; found by its name or its content if not given.
+        text: the name of the column that holds the texts, found by its name or its content if not given; or the names
+            of those that hold what is read together.
         label: the name of the column that holds the labels, or `False` where texts have none.
 
     Raises:
         ValueError: the file is empty, no UTF-8 file, or which column is which cannot be told.
     """
 
-    def examples(cells: dict[str, list[str]], place: Callable[[int], str]) -> TextExamples:
-        class_names = [cell.strip() for cell in cells["label"]] if "label" in cells else [""] * len(cells["text"])
-        return TextExamples(cells["text"], class_names, place=place)
+    is_one = text is None or isinstance(text, str)
+    texts_of = {"text": text} if is_one else {f"text[{place}]": name for place, name in enumerate(text)}
 
-    kinds = {"text": text} if label is False else {"text": text, "label": label}
+    def examples(cells: dict[str, list[str]], place: Callable[[int], str]) -> TextExamples:
+        texts = cells["text"] if is_one else list(zip(*(cells[kind] for kind in texts_of), strict=True))
+        class_names = [cell.strip() for cell in cells["label"]] if "label" in cells else [""] * len(texts)
+        return TextExamples(texts, class_names, place=place)
+
+    kinds = texts_of | ({} if label is False else {"label": label})
     return _found(path, kinds, examples, is_labelled=label is not False)
 
 

@@ -23,7 +23,7 @@ _TABLES = (".tsv", ".csv")
 def read(
     source: Any,
     *,
-    text: str | None = None,
+    text: str | Sequence[str] | None = None,
     label: str | bool | None = None,
     data_dir: str | os.PathLike | None = None,
 ) -> Found:
@@ -32,13 +32,15 @@ def read(
     Args:
         source: a table, a folder, a TFDS name, a pair of arrays, or a mapping of split name to any of these; where
             texts have no labels a list of texts too.
-        text: the column that holds the texts.
+        text: the column that holds the texts, or those that hold what is read together.
         label: the column that holds the labels, or `False` where texts have none.
         data_dir: where TFDS keeps its data.
 
     Raises:
         ValueError: it is none of these, or is not there.
     """
+    if not (text is None or isinstance(text, str)):
+        text = _columns(text, label)
     again = functools.partial(read, text=text, label=label, data_dir=data_dir)
     if isinstance(source, Mapping):
         return reading.by_split(source, again)
@@ -68,14 +70,28 @@ def read(
     )
 
 
-def _dataset(name: str, *, text: str | None, label: str | bool | None, data_dir: str | os.PathLike | None) -> Found:
+def _columns(text: Any, label: str | bool | None) -> tuple[str, ...]:
+    """The names of the columns whose texts are read together."""
+    names = tuple(text) if isinstance(text, Sequence) else ()
+    if len(set(names)) < max(2, len(names)) or not all(isinstance(name, str) for name in names):
+        expected = "the name of a column, or the names of at least two"
+        raise ValueError(explain("`text` names no columns.", given=repr(text), expected=expected))
+    if label is False:
+        expected = "one column of texts, or kt.data.prompts(…) for prompts and responses"
+        raise ValueError(explain("A language model reads one text.", given=f"text={text!r}", expected=expected))
+    return names
+
+
+def _dataset(
+    name: str, *, text: str | tuple[str, ...] | None, label: str | bool | None, data_dir: str | os.PathLike | None
+) -> Found:
     from keras_transfer.data import tfds
 
     return tfds.texts(name, text=text, label=label, data_dir=data_dir)
 
 
 def _is_texts(given: Any) -> bool:
-    return isinstance(given, Sequence) or (isinstance(given, np.ndarray) and given.ndim == 1)
+    return isinstance(given, Sequence) or (isinstance(given, np.ndarray) and given.ndim in (1, 2))
 
 
 def _arrays(texts: Any, labels: Any | None) -> Found:
@@ -83,7 +99,7 @@ def _arrays(texts: Any, labels: Any | None) -> Found:
         raise ValueError(
             explain("`texts` are no texts.", given=type(texts).__name__, expected="a list or an array of strings")
         )
-    held = [decoded(text) if isinstance(text, bytes) else text for text in np.asarray(texts, object).tolist()]
+    held = [_text(text) for text in np.asarray(texts, object).tolist()]
     class_names, declared = (
         ([""] * len(held), {""}) if labels is None else class_names_of(labels, noun="text", argument="labels")
     )
@@ -93,10 +109,20 @@ def _arrays(texts: Any, labels: Any | None) -> Found:
                 "There are not as many labels as texts.",
                 given=f"{len(held)} texts, {len(class_names)} labels",
                 expected="one label for each text",
+                to_mend="texts that are read together come as [(first, second), …]"
+                if isinstance(held[0], tuple)
+                else None,
             )
         )
     examples = TextExamples(held, class_names, place=lambda number: f"texts[{number}]")
     return Found({WHOLE: examples}, {WHOLE: declared}, is_labelled=labels is not None)
+
+
+def _text(given: Any) -> Any:
+    """A string of bytes, a tuple of what is read together; anything else as it is."""
+    if isinstance(given, bytes):
+        return decoded(given)
+    return tuple(map(_text, given)) if isinstance(given, list | tuple) else given
 
 
 def _folder(path: pathlib.Path, *, table: Callable[[pathlib.Path], Found], is_labelled: bool) -> Found:

@@ -23,14 +23,14 @@ class TextSplits(TokenSplits):
         return dataclasses.replace(pack(preprocessor, split.examples.texts, max_length), targets={})
 
     def _text(self, split: Split, number: int) -> str:
-        return split.examples.texts[number]
+        return split.examples.readable(number)
 
 
 def texts(
     source: Any,
     *,
     label: str | bool | None = None,
-    text: str | None = None,
+    text: str | Sequence[str] | None = None,
     batch_size: int = 32,
     max_length: int | None = None,
     buckets: Sequence[int] | None = None,
@@ -51,11 +51,13 @@ def texts(
             - a folder of such tables, `train.tsv`, `val.tsv` and `test.tsv`;
             - a folder with one folder of .txt files per class, or with `train`, `val` and `test` that have such;
             - the name of a TFDS data set, for instance `"imdb_reviews"`;
-            - a pair (texts, labels) of lists or arrays;
+            - a pair (texts, labels) of lists or arrays, each text a string, or a tuple of strings where several are
+              read together;
             - a mapping of split name to any of these: `{"train": …, "test": …}`.
         label: the column of the labels, if it is not plain which. `False` for a language model, whose texts have none:
             then a folder of .txt files and a list of texts are sources too, and rows are windows of the texts.
-        text: the column of the texts, if it is not plain which.
+        text: the column of the texts, if it is not plain which; or the columns of texts that are read together, as a
+            model of pairs of sentences does: `("premise", "hypothesis")`.
         batch_size: texts per step.
         max_length: cuts texts to so many tokens, special ones included; the model's own length if not given.
         buckets: the lengths to pad to, in tokens; eight that need the least padding if not given.

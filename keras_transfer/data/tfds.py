@@ -38,7 +38,7 @@ def pictures(name: str, *, data_dir: str | os.PathLike | None = None) -> Found:
 def texts(
     name: str,
     *,
-    text: str | None = None,
+    text: str | tuple[str, ...] | None = None,
     label: str | bool | None = None,
     data_dir: str | os.PathLike | None = None,
 ) -> Found:
@@ -46,7 +46,8 @@ def texts(
 
     Args:
         name: as TFDS takes it, for instance `"imdb_reviews"` or `"glue/sst2"`.
-        text: the feature that holds the texts; the only one that does, or the set's own choice, if not given.
+        text: the feature that holds the texts, or those that hold what is read together; the only one that does, or
+            the set's own choice, if not given.
         label: the feature that holds the labels, or `False` where texts have none.
         data_dir: where TFDS keeps its data; its own default if not given.
 
@@ -57,10 +58,15 @@ def texts(
     text, label = _text_and_label(builder, name, text, label)
 
     def examples(record: Callable, numbers: list[int], class_names: list[str], split: str) -> TextExamples:
-        held = [decoded(record(number)[text]) for number in numbers]
+        if isinstance(text, str):
+            held = [decoded(record(number)[text]) for number in numbers]
+        else:
+            held = [tuple(decoded(given[name]) for name in text) for given in map(record, numbers)]
         return TextExamples(held, class_names, place=lambda number: f"{name}:{split}[{number}]", numbers=numbers)
 
-    return _found(builder, name, label, (text, label) if label else (text,), examples)
+    return _found(
+        builder, name, label, (*([text] if isinstance(text, str) else text), *([label] if label else [])), examples
+    )
 
 
 def _prepared(name: str, data_dir: str | os.PathLike | None, what: str) -> Any:
@@ -166,7 +172,9 @@ def _class_name(label: Any, names: list[str] | None) -> str | None:
     return label.decode() if isinstance(label, bytes) else str(label)
 
 
-def _text_and_label(builder: Any, name: str, text: str | None, label: str | bool | None) -> tuple[str, str | None]:
+def _text_and_label(
+    builder: Any, name: str, text: str | tuple[str, ...] | None, label: str | bool | None
+) -> tuple[str | tuple[str, ...], str | None]:
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -179,8 +187,8 @@ def _text_and_label(builder: Any, name: str, text: str | None, label: str | bool
         labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
         chosen = [key for key in own[1:2] if key in features] or labels
         label = chosen[0] if len(chosen) == 1 else None
-    wanted = {"text": text} if label is False else {"text": text, "label": label}
-    for kind, key in wanted.items():
+    wanted = [("text", key) for key in (text if isinstance(text, tuple) else [text])]
+    for kind, key in wanted + ([] if label is False else [("label", label)]):
         if key is None or key not in features:
             raise ValueError(
                 explain(

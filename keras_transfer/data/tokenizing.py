@@ -89,12 +89,16 @@ class Packed:
         return rows
 
 
-def pack(preprocessor: keras.Layer, texts: Sequence[str], max_length: int | None = None) -> Packed:
+# A text, or several that are read together, as segments.
+Text = str | tuple[str, ...]
+
+
+def pack(preprocessor: keras.Layer, texts: Sequence[Text], max_length: int | None = None) -> Packed:
     """Runs a preprocessor once over all texts and keeps what it returns without the padding.
 
     Args:
         preprocessor: of a KerasHub text classifier, masked or causal language model.
-        texts: what to read.
+        texts: what to read: strings, or tuples of as many strings each.
         max_length: cuts texts to so many tokens, special ones included; the preprocessor's own length if not given.
 
     Raises:
@@ -111,7 +115,35 @@ def pack(preprocessor: keras.Layer, texts: Sequence[str], max_length: int | None
             )
         )
     max_length = longest_read(preprocessor) if max_length is None else max_length
-    return _packed(functools.partial(_run, preprocessor), preprocessor, texts, "", max_length)
+    return _packed(
+        functools.partial(_run, preprocessor), preprocessor, texts, _nothing(preprocessor, texts), max_length
+    )
+
+
+def _nothing(preprocessor: keras.Layer, texts: Sequence[Text]) -> Text:
+    """An empty text of as many parts as these have.
+
+    Raises:
+        ValueError: they have several, and not all as many; or the preprocessor reads one.
+    """
+    parts = {0 if isinstance(text, str) else len(text) for text in texts}
+    if parts <= {0}:
+        return ""
+    if len(parts) > 1:
+        given = " and ".join("one text" if count == 0 else f"tuples of {count}" for count in sorted(parts))
+        raise ValueError(
+            explain("Not all rows have as many texts to be read together.", given=given, expected="one or the other")
+        )
+    if not hasattr(preprocessor, "truncate"):  # how the segments share the length
+        raise ValueError(
+            explain(
+                f"A {type(preprocessor).__name__} reads one text, and cannot keep several apart.",
+                given=f"{max(parts)} texts in each row",
+                expected="the preprocessor of a body that reads segments, BERT's or RoBERTa's for instance",
+                to_mend="join the texts of a row to one",
+            )
+        )
+    return ("",) * max(parts)
 
 
 def pack_prompted(
@@ -280,7 +312,7 @@ def require_targets(preprocessor: keras.Layer, packed: Packed) -> Packed:
 
 
 def prediction_batches(
-    model: keras.Model, texts: Sequence[str], *, batch_size: int
+    model: keras.Model, texts: Sequence[Text], *, batch_size: int
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Texts as a model reads them, the short with the short and the long with the long.
 
@@ -413,10 +445,12 @@ def _set(preprocessor: keras.Layer, **attributes: Any) -> Iterator[None]:
             setattr(preprocessor, name, value)
 
 
-def _run(preprocessor: keras.Layer, texts: list[str], length: int) -> dict[str, np.ndarray]:
+def _run(preprocessor: keras.Layer, texts: list[Text], length: int) -> dict[str, np.ndarray]:
     """The columns that a preprocessor gives, all of one length."""
+    given = texts if isinstance(texts[0], str) else tuple(map(list, zip(*texts, strict=True)))
     with _set(preprocessor, sequence_length=length):
-        return _rows(preprocessor, _columns(preprocessor(texts)), (len(texts), length))
+        # Without `y` a preprocessor takes the second of two segments for labels, and never reads it.
+        return _rows(preprocessor, _columns(preprocessor(given, y=None)), (len(texts), length))
 
 
 def _run_prompted(preprocessor: keras.Layer, pairs: list[tuple[str, str]], length: int) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ def predict(model: keras.Model, examples: Any, *, batch_size: int = 32) -> np.nd
         model: a classifier of pictures or of texts.
         examples: for pictures, an array (pictures, height, width, 3) of values 0..255, a single picture (height, width,
             3), or a list of pictures, each an array of any size, a path or the bytes of an encoded file. For texts, a
-            list of strings, or one string.
+            list of strings, or of tuples of those that are read together, or one string.
         batch_size: examples at a time.
 
     Returns:
@@ -67,7 +67,7 @@ def _reads_text(model: keras.Model) -> bool:
     return any(tensor.name == "token_ids" for tensor in model.inputs)
 
 
-def _of_texts(model: keras.Model, texts: Sequence[str], batch_size: int) -> np.ndarray:
+def _of_texts(model: keras.Model, texts: Sequence[str | tuple[str, ...]], batch_size: int) -> np.ndarray:
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         raise ValueError(
             explain(
@@ -76,13 +76,14 @@ def _of_texts(model: keras.Model, texts: Sequence[str], batch_size: int) -> np.n
                 to_mend="model.generate(texts)" if hasattr(model, "generate") else None,
             )
         )
-    odd = next((place for place, text in enumerate(texts) if not isinstance(text, str)), None)
+    texts = [tuple(text) if isinstance(text, list | np.ndarray) else text for text in texts]
+    odd = next((place for place, text in enumerate(texts) if not _is_text(text)), None)
     if odd is not None:
         raise ValueError(
             explain(
                 f"What {model.name} reads is text.",
                 given=f"{type(texts[odd]).__name__} at place {odd}",
-                expected="a list of strings, or one string",
+                expected="a list of strings, or of tuples of strings, or one string",
             )
         )
     found = np.zeros((len(texts), model.output_shape[-1]), np.float32)
@@ -90,6 +91,12 @@ def _of_texts(model: keras.Model, texts: Sequence[str], batch_size: int) -> np.n
         with hub.taking_packed_inputs(model):
             found[numbers] = _as_probabilities(model, model.predict_on_batch(inputs))
     return found
+
+
+def _is_text(given: Any) -> bool:
+    return isinstance(given, str) or (
+        isinstance(given, tuple) and given != () and all(isinstance(part, str) for part in given)
+    )
 
 
 def _as_probabilities(model: keras.Model, outputs: np.ndarray) -> np.ndarray:

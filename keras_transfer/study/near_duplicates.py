@@ -245,7 +245,9 @@ class _Texts:
     def _of(self, place: int) -> frozenset[str]:
         if place not in self._pieces:
             split, number = self._places[place]
-            words = " ".join("".join(c if c.isalnum() else " " for c in split.examples.texts[number].lower()).split())
+            words = " ".join(
+                "".join(c if c.isalnum() else " " for c in split.examples.readable(number).lower()).split()
+            )
             self._pieces[place] = (
                 frozenset(map("".join, itertools.pairwise(words)))
                 if len(words) < 3

@@ -130,7 +130,7 @@ class Pitfalls:
 
         def shown(place: tuple[str, int]) -> str:
             split = self._split(place[0])
-            return f"  {self._label(place)}  {split.describe(place[1])}: {split.examples.texts[place[1]]}"
+            return f"  {self._label(place)}  {split.describe(place[1])}: {split.examples.readable(place[1])}"
 
         content = {
             "pairs.txt": [f"{p.look:.2f}\n{shown(p.one)}\n{shown(p.other)}" for p in self.pairs],

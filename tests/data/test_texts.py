@@ -84,6 +84,70 @@ def test_folders_of_text_files_are_classes(tmp_path, parts):
     ]
 
 
+PAIRS = [("a film", "a good film"), ("not bad", "was it"), ("fine", "very fine"), ("the film", "not it")] * 2
+FOLLOWS = ["yes", "no", "yes", "no"] * 2
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [PAIRS, [list(pair) for pair in PAIRS], np.array(PAIRS), [tuple(part.encode() for part in pair) for pair in PAIRS]],
+    ids=["tuples", "lists", "array", "bytes"],
+)
+def test_texts_that_are_read_together_come_as_tuples(texts, model):
+    splits = data.texts((texts, FOLLOWS), batch_size=2, validation=0)
+    assert splits.train.examples.texts == PAIRS
+    assert splits.peek(splits.train, [0]).tolist() == ["a film | a good film"]
+    x, y = splits.without_pictures(splits.train, model, np.arange(3))
+    preprocessor = bert(x["token_ids"].shape[1])
+    expected = preprocessor(tuple(map(list, zip(*PAIRS[:3], strict=True))), y=None)
+    for name, column in x.items():
+        np.testing.assert_array_equal(column, keras.ops.convert_to_numpy(expected[name]), err_msg=name)
+    assert y.tolist() == [1, 0, 1]
+
+
+def test_a_table_may_hold_what_is_read_together_in_several_columns(tmp_path):
+    lines = ["id\tpremise\thypothesis\tlabel"]
+    lines += [
+        f"{n}\t{one}\t{other}\t{label}" for n, ((one, other), label) in enumerate(zip(PAIRS, FOLLOWS, strict=True))
+    ]
+    (tmp_path / "pairs.tsv").write_text("\n".join(lines))
+    splits = data.texts(tmp_path / "pairs.tsv", text=("premise", "hypothesis"), batch_size=2, validation=0)
+    assert splits.train.examples.texts == PAIRS
+    assert splits.fingerprint == data.texts((PAIRS, FOLLOWS), batch_size=2, validation=0).fingerprint
+    with pytest.raises(
+        ValueError, match=r"names a column that the table does not have[\s\S]*'hypotesis'[\s\S]*'hypothesis'"
+    ):
+        data.texts(tmp_path / "pairs.tsv", text=("premise", "hypotesis"))
+
+
+def test_which_of_two_texts_is_bad_is_said():
+    pairs = [*PAIRS, ("a film", " "), ("a\0film", "it")]
+    with pytest.raises(
+        ValueError, match=r"texts\[8\]: of its 2 texts, number 1 has no text\n.*number 0 has a NUL byte"
+    ):
+        data.texts((pairs, [*FOLLOWS, "yes", "no"]))
+    assert len(data.texts((pairs, [*FOLLOWS, "yes", "no"]), on_bad_rows="skip", validation=0, batch_size=2).train) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"text": ("premise",)}, "`text` names no columns"),
+        ({"text": ("premise", "premise")}, "`text` names no columns"),
+        ({"text": 3}, "`text` names no columns"),
+        ({"text": ("premise", "hypothesis"), "label": False}, r"reads one text[\s\S]*kt.data.prompts"),
+    ],
+)
+def test_columns_that_cannot_be_read_together_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        data.texts("pairs.tsv", **options)
+
+
+def test_two_lists_are_no_texts_that_are_read_together():
+    with pytest.raises(ValueError, match=r"not as many labels as texts[\s\S]*\[\(first, second\), …\]"):
+        data.texts(((["a", "b", "c"], ["d", "e", "f"]), ["x", "y", "x"]))
+
+
 def test_a_text_file_beside_the_classes_is_listed(tmp_path):
     for name in ("neg", "pos"):
         (tmp_path / name).mkdir()

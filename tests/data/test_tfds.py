@@ -161,6 +161,13 @@ def test_texts_are_read_with_their_own_classes(reviews):
     assert train.describe(2) == "tiny_reviews:train[2]"
 
 
+def test_texts_that_are_read_together_lie_in_several_features(reviews):
+    found = door.texts("tiny_reviews", text=("title", "sentence"), data_dir=reviews)
+    assert sorted(found.splits["train"].texts) == [(f"Title {number}", f"naïve {number}") for number in range(6)]
+    with pytest.raises(ValueError, match=r"has no such feature[\s\S]*'sentense'[\s\S]*sentence"):
+        texts("tiny_reviews", text=("title", "sentense"), data_dir=reviews)
+
+
 def test_labels_that_are_kept_secret_are_none(reviews):
     with pytest.raises(ValueError, match=r"tiny_reviews:test\[3\]: has no label \(it is -1\)"):
         texts("tiny_reviews", text="sentence", data_dir=reviews, batch_size=2)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.both_backends
 def columns(preprocessor, texts, length):
     """What a preprocessor itself gives at a length, by column."""
     preprocessor.sequence_length = length
-    x, y, weight = keras.utils.unpack_x_y_sample_weight(preprocessor(texts))
+    x, y, weight = keras.utils.unpack_x_y_sample_weight(preprocessor(texts, y=None))
     given = {**x, **({} if y is None else {"y": y, "sample_weight": weight})}
     return {name: keras.ops.convert_to_numpy(column) for name, column in given.items()}
 
@@ -51,6 +51,32 @@ def test_any_text_keeps_its_tokens(texts, max_length):
     preprocessor = bert()
     packed = pack(preprocessor, texts, max_length)
     assert_same(packed.padded(range(len(texts)), max_length), columns(preprocessor, texts, max_length))
+
+
+@pytest.mark.parametrize("family", ["BERT", "DistilBERT", "RoBERTa"])
+@pytest.mark.parametrize("max_length", [10, 100])
+def test_texts_that_are_read_together_are_segments_of_one_row(family, max_length):
+    preprocessor = PREPROCESSORS[family](64)
+    pairs = list(zip(SENTENCES, SENTENCES[::-1], strict=True))
+    packed = pack(preprocessor, pairs, max_length)
+    apart = columns(preprocessor, (SENTENCES, SENTENCES[::-1]), max_length)
+    assert_same(packed.padded(range(5), max_length), apart)
+    assert packed.cut == (5 if family == "RoBERTa" else 3) * (max_length == 10)
+    first, row = (SENTENCES[3],), pack(preprocessor, [pairs[3]], 100)
+    length = int(row.lengths[0])
+    assert length > pack(preprocessor, first, 100).lengths[0]
+    alone = columns(preprocessor, tuple([text] for text in pairs[3]), length)
+    assert_same(row.padded([0], length), alone)
+
+
+def test_rows_of_one_text_and_of_two_are_not_mixed():
+    with pytest.raises(ValueError, match=r"one text and tuples of 2"):
+        pack(bert(), ["the film", ("the film", "was good")])
+
+
+def test_a_reader_of_one_text_keeps_no_two_apart():
+    with pytest.raises(ValueError, match=r"GPT2CausalLMPreprocessor reads one text[\s\S]*2 texts in each row"):
+        pack(gpt2(), [("the film", "was good")])
 
 
 def test_lengths_count_every_token_and_what_is_cut_is_counted():

@@ -107,6 +107,17 @@ def test_texts_are_read_as_the_preprocessor_packs_them():
     np.testing.assert_allclose(kt.predict(model, TEXTS, batch_size=2), expected, rtol=1e-4)
 
 
+def test_texts_that_are_read_together_are_told_from_what_they_are_joined():
+    model, preprocessor = _reader()
+    pairs = list(zip(TEXTS, TEXTS[::-1], strict=True))
+    logits = model.predict(preprocessor((TEXTS, TEXTS[::-1]), y=None), verbose=0)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(kt.predict(model, pairs, batch_size=2), expected, rtol=1e-4)
+    np.testing.assert_allclose(kt.predict(model, np.array(pairs)), expected, rtol=1e-4)
+    joined = kt.predict(model, [" ".join(pair) for pair in pairs])
+    assert np.abs(joined - expected).max() > 1e-3
+
+
 def test_the_order_of_texts_is_kept():
     model, _ = _reader()
     found = kt.predict(model, TEXTS, batch_size=2)
@@ -139,6 +150,7 @@ def test_a_task_of_keras_hub_reads_texts_too():
     ("model", "texts", "message"),
     [
         (lambda: _reader()[0], ["fine", 3], "int at place 1"),
+        (lambda: _reader()[0], ["fine", ("the film", 3)], "tuple at place 1"),
         (lambda: kt.text_classifier(families.bert(), 2), TEXTS, "preprocessor="),
         (lambda: kt.causal_lm(families.gpt2()), TEXTS, "model.generate"),
     ],
