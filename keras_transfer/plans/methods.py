@@ -39,9 +39,10 @@ def feature_extraction(model: keras.Model, *, epochs: int = 20, learning_rate: f
     >>> model = kt.image_classifier("MobileNetV2", 2, weights=None, image_size=32, alpha=0.35)
     >>> print(kt.feature_extraction(model, epochs=5))
     feature_extraction: 1 stage, 5 epochs
-      1 head: trains head, 5 epochs, adamw 0.001, cosine, warm-up 10%, batch norm frozen, from a linear probe
+      1 head: trains head, 5 epochs, adamw 0.001, cosine, warm-up 10%, batch norm frozen, from a
+      standardised linear probe
     """
-    options = {"learning_rate": learning_rate, "start": "probe"} | stage_options
+    options = {"learning_rate": learning_rate, "start": "standardised_probe"} | stage_options
     return fates.check(model, "feature_extraction", [_stage("head", epochs, options)])
 
 

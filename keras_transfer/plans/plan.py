@@ -12,6 +12,13 @@ from keras_transfer.errors import explain, nearest
 Schedule = Literal["cosine", "linear", "constant"]
 OPTIMIZERS = ("adamw", "adam", "sgd", "lion")
 SCHEDULES = ("cosine", "linear", "constant")
+# From which weights a stage may start, and what a printed plan says of it.
+_STARTS = {
+    "pretrained": [],
+    "probe": ["from a linear probe"],
+    "standardised_probe": ["from a standardised linear probe"],
+    "random": ["from random weights"],
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +43,8 @@ class Stage:
         patience: stop the stage when validation loss has not improved for so many epochs, and go back to the best
             weights. `None` never stops early and keeps the last.
         start: `"pretrained"` goes on from the weights there are; `"probe"` puts the best linear head on the features
-            as they are first; `"random"` draws every weight anew.
+            as they are first, for a body that is to learn on; `"standardised_probe"` one on features brought to the
+            same deviation each, the better head for a body that stays as it is; `"random"` draws every weight anew.
         part: which weights of the blocks that train: the `"whole"` of them, their `"biases"` (BitFit), or scale and
             offset of their `"norms"` (batch norms are left to `batch_norm`). The head is always whole.
         adapters: low-rank adapters that train beside what `train` names, on a body that is frozen otherwise. `fit` puts
@@ -76,7 +84,7 @@ class Stage:
     weight_decay: float = 0.0
     optimizer: str = "adamw"
     patience: int | None = None
-    start: Literal["pretrained", "probe", "random"] = "pretrained"
+    start: Literal["pretrained", "probe", "standardised_probe", "random"] = "pretrained"
     part: Part = "whole"
     adapters: LoRA | None = None
     safeguard: bool = False
@@ -94,7 +102,7 @@ class Stage:
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("batch_norm", self.batch_norm, ("frozen", "adapt"))
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        _check_choice("start", self.start, ("pretrained", "probe", "random"))
+        _check_choice("start", self.start, tuple(_STARTS))
         _check_choice("part", self.part, PARTS)
         _check("adapters", self.adapters, isinstance(self.adapters, LoRA | None), "a kt.LoRA, or None")
         _check("train", train, bool(train) or self.adapters is not None, "at least one block, or adapters beside none")
@@ -138,6 +146,11 @@ class Stage:
         blocks = self.train if isinstance(self.train, str) else "+".join(self.train)
         words = ["lora" if self.adapters else "", self.part if self.part != "whole" else "", blocks]
         return " ".join(word for word in words if word)
+
+    @property
+    def is_from_probe(self) -> bool:
+        """Whether a linear head is fitted at once, before the first step."""
+        return self.start in ("probe", "standardised_probe")
 
     def to_dict(self) -> dict[str, Any]:
         """The stage as dicts, lists, strings and numbers."""
@@ -271,9 +284,7 @@ class Plan:
             details += ["augmented more strongly"] if stage.augment == "stronger" else []
             details += [f"patience {stage.patience}"] if stage.patience else []
             details += ["safeguarded"] if stage.safeguard else []
-            details += {"pretrained": [], "probe": ["from a linear probe"], "random": ["from random weights"]}[
-                stage.start
-            ]
+            details += _STARTS[stage.start]
             length = f"{stage.epochs} epochs" + (f" or {stage.least_steps} steps" if stage.least_steps else "")
             lines.append(f"  {number} {stage.name}: trains {trains}, {length}, {', '.join(details)}")
         return "\n".join(lines)

@@ -159,7 +159,7 @@ def find_learning_rate(
     steps = int(steps)
     objective_of(splits).check(model, splits)
     tried = _stage_of(model, plan, stage)
-    if tried.start == "probe":
+    if tried.is_from_probe:
         linear_head(model)  # or the reason why there is none
     with as_it_was(model):
         losses = _losses(model, splits, tried, Rise(lowest, highest, steps=steps), seed, precision, Keeping(cache))
@@ -242,8 +242,8 @@ def _losses(
         hub.taking_packed_inputs(model),
         (kept or splits).in_use() as batches,
     ):
-        if stage.start == "probe":
-            start_from_probe(model, batches, seed=seed)
+        if stage.is_from_probe:
+            start_from_probe(model, batches, seed=seed, standardised=stage.start == "standardised_probe")
         optimizer = compilation.optimizer(stage, stage_fates, rise.steps, precision, pretrained=start, rate=rise)
         objective.compile(model, optimizer, "auto")
         model.optimizer.build(model.trainable_variables)

@@ -109,7 +109,7 @@ def fit(
     per_stage = [fates(model, stage) for stage in plan]
     arguments.check_patience(plan, splits)
     arguments.check_adapters(model, plan, per_stage)
-    if any(stage.start == "probe" for stage in plan):
+    if any(stage.is_from_probe for stage in plan):
         linear_head(model)  # or the reason why there is none, before anything is trained
     arguments.check_keeping(workdir, restart, checkpoint_seconds, checkpoint_steps)
     weights = arguments.class_weights(class_weight, splits)

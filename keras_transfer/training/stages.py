@@ -73,8 +73,14 @@ class StageInTraining:
             hub.taking_packed_inputs(model),
             self.choose_batches().in_use() as self.batches,
         ):
-            if begun is None and stage.start == "probe":
-                start_from_probe(model, self.batches, seed=settings.seed, class_weight=settings.class_weight)
+            if begun is None and stage.is_from_probe:
+                start_from_probe(
+                    model,
+                    self.batches,
+                    seed=settings.seed,
+                    class_weight=settings.class_weight,
+                    standardised=stage.start == "standardised_probe",
+                )
             before = begun.training.before if begun else state.values(model)
             self._train(before, started)
             self.audit = audit(model, stage, self._fates, before)

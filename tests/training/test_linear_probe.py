@@ -30,25 +30,27 @@ def _best_strength(features, labels, parts=4):
     return min(losses, key=losses.get)
 
 
+@pytest.mark.parametrize("standardised", [False, True], ids=["one scale", "standardised"])
 @pytest.mark.parametrize("classes", [("dark", "light"), ("dark", "light", "odd")], ids=["two classes", "three"])
-def test_the_head_becomes_logistic_regression_on_the_features(classes):
+def test_the_head_becomes_logistic_regression_on_the_features(classes, standardised):
     generator = np.random.default_rng(0)
     labels = np.arange(30) % len(classes)
     pictures = (generator.uniform(0, 80, (30, 16, 16, 3)) + 80 * labels[:, None, None, None]).astype("uint8")
     splits = kt.data.images((pictures, np.array(classes)[labels]), batch_size=8, augment="none", validation=0.0)
     model = classifier(classes)
-    start_from_probe(model, splits, seed=0)
+    start_from_probe(model, splits, seed=0, standardised=standardised)
     features = _features(model, splits)
-    standard = StandardScaler().fit_transform(features)
-    probe = LogisticRegression(C=_best_strength(standard, splits.train.labels), max_iter=1000)
-    probe.fit(standard, splits.train.labels)
+    scaled = StandardScaler().fit_transform(features) if standardised else features / np.sqrt(np.mean(features**2))
+    probe = LogisticRegression(C=_best_strength(scaled, splits.train.labels), max_iter=1000)
+    probe.fit(scaled, splits.train.labels)
     logits = model.predict(splits.evaluation_batches(splits.train, model), verbose=0)
     found = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(found, probe.predict_proba(standard), atol=1e-4)
+    np.testing.assert_allclose(found, probe.predict_proba(scaled), atol=1e-4)
 
 
+@pytest.mark.parametrize("standardised", [False, True], ids=["one scale", "standardised"])
 @pytest.mark.parametrize("present", [("dark", "light"), ("dark", "grey", "light"), ("light",)])
-def test_a_class_of_which_there_is_no_example_is_hardly_ever_said(present):
+def test_a_class_of_which_there_is_no_example_is_hardly_ever_said(present, standardised):
     """A rare class is missing from a part of the data, or from all of train: the others keep their columns."""
     classes, shades = ("dark", "grey", "light", "odd"), {"dark": 0, "grey": 80, "light": 160, "odd": 120}
     generator, names = np.random.default_rng(0), np.array(present)[np.arange(30) % len(present)]
@@ -59,7 +61,7 @@ def test_a_class_of_which_there_is_no_example_is_hardly_ever_said(present):
     numbers = [range(30), range(30, 34), range(34, 38)]
     splits = folds.divided(whole, folds.Division(*map(np.array, numbers)))
     model = classifier(classes)
-    start_from_probe(model, splits, seed=0)
+    start_from_probe(model, splits, seed=0, standardised=standardised)
     logits = model.predict(splits.evaluation_batches(splits.train, model), verbose=0)
     assert np.all(logits.argmax(axis=1) == splits.train.labels)
     said = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -68,19 +70,22 @@ def test_a_class_of_which_there_is_no_example_is_hardly_ever_said(present):
     np.testing.assert_array_equal(np.asarray(model.get_layer("head").kernel)[:, missing], 0)
 
 
-def test_the_scale_of_a_feature_does_not_matter():
-    """Regularisation means the same for a body whose features are larger, and each by another factor."""
+LARGER = [1.0, 10.0, 0.1, 100.0, 0.01, 3.0, 5.0, 0.3]
+
+
+@pytest.mark.parametrize(("standardised", "scale"), [(False, 100.0), (True, 100.0), (True, LARGER)])
+def test_the_scale_of_the_features_does_not_matter(standardised, scale):
+    """Regularisation means the same for a body whose features are larger, standardised also each by its own factor."""
     splits = dark_and_light()
     predictions = []
-    for scale in (1.0, 100.0, [1.0, 10.0, 0.1, 100.0, 0.01, 3.0, 5.0, 0.3]):
+    for factor in (1.0, scale):
         keras.utils.set_random_seed(0)
         body = residual_body()
-        larger = keras.Model(body.input, keras.layers.Rescaling(scale)(body.output), name="larger")
+        larger = keras.Model(body.input, keras.layers.Rescaling(factor)(body.output), name="larger")
         model = kt.image_classifier(larger, splits.classes, preprocessing="tf")
-        start_from_probe(model, splits, seed=0)
+        start_from_probe(model, splits, seed=0, standardised=standardised)
         predictions.append(model.predict(splits.evaluation_batches(splits.train, model), verbose=0))
-    for scaled in predictions[1:]:
-        np.testing.assert_allclose(scaled, predictions[0], atol=1e-3)
+    np.testing.assert_allclose(*predictions, atol=1e-3)
 
 
 def test_a_feature_that_is_always_the_same_is_left_out():
@@ -96,10 +101,11 @@ def test_a_feature_that_is_always_the_same_is_left_out():
 
 
 @pytest.mark.both_backends
-def test_a_stage_that_starts_from_the_probe_is_good_before_its_first_step():
+@pytest.mark.parametrize("start", ["probe", "standardised_probe"])
+def test_a_stage_that_starts_from_the_probe_is_good_before_its_first_step(start):
     splits = dark_and_light()
     model = classifier()
-    plan = kt.Plan([kt.Stage("head", 1, start="probe", learning_rate=1e-6)])
+    plan = kt.Plan([kt.Stage("head", 1, start=start, learning_rate=1e-6)])
     assert kt.fit(model, splits, plan, verbose=False).report.accuracy == 1.0
 
 
