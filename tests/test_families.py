@@ -117,6 +117,7 @@ MODELS = {
     ),
     "t5": _seq2seq,
     "blip2": lambda: kt.image_to_text(families.blip2()),
+    "blip2_t5": lambda: kt.image_to_text(families.blip2_t5()),
     "pali_gemma": lambda: kt.image_to_text(families.pali_gemma()),
     "vit": lambda: _sees("vit"),
     "swin": lambda: _sees("swin"),

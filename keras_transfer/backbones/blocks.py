@@ -181,7 +181,8 @@ def blocks(model: keras.Model) -> Blocks:
     alone is alive, so that what lies below a block is a function of the input alone.
 
     The head is what comes above the body. Where the body is a nested model, that is all outside it; in a flat model it
-    is what follows the last pooling or flattening, or the last layer where there is none. A bare body has no head.
+    is what follows the last pooling or flattening, or the last layer where there is none. A bare body has no head, nor
+    has a language model, whose last layer is as pretrained as the others.
 
     Args:
         model: a built functional or `Sequential` model. It is not changed.
@@ -201,8 +202,9 @@ def blocks(model: keras.Model) -> Blocks:
     body = _body(model)
     below, above = _parts(flat, model, body)
     named = naming.named_blocks(segments(below, above), flat.shapes) if _hold_weights(below) else []
-    # A head whose only weights are the body's (the embedding turned round, say) is part of the body.
-    if named and not _hold_weights(above, beside=below):
+    # A head whose only weights are the body's (the embedding turned round, say) is part of the body; and so is that of
+    # a model that writes, which was pretrained with it.
+    if named and (hasattr(model, "generate") or not _hold_weights(above, beside=below)):
         name, highest = named[-1]
         named[-1] = name, Segment((*highest.parts, *above), highest.cut)
         above = []

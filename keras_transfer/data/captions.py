@@ -90,13 +90,13 @@ class CaptionSplits(PromptSplits):
         if sees and takes_prompts(preprocessor):
             prompts = [self._before_response(prompt) for prompt in split.examples.prompts]
             return pack_prompted(preprocessor, prompts, split.examples.responses, max_length)
-        # The Gemmas that see have places for the picture among their tokens, BLIP-2 with T5 has two texts beside it.
+        # The Gemmas that see have places for the picture among their tokens.
         if not sees or not hasattr(preprocessor, "text_only_model"):
             raise ValueError(
                 explain(
                     f"Captions are not made for a {type(preprocessor).__name__} yet.",
                     given=f"a preprocessor of {type(preprocessor).__name__}",
-                    expected="one with an image converter that makes rows of tokens: PaliGemma's, or BLIP-2's with OPT",
+                    expected="one with an image converter that makes rows of tokens: PaliGemma's or BLIP-2's",
                     to_mend="kt.add_lora(model), then Keras' own fit on what its preprocessor takes",
                 )
             )

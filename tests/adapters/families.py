@@ -160,7 +160,8 @@ def sam():
     return _hub().SAMBackbone(image_encoder=encoder, prompt_encoder=prompts, mask_decoder=decoder)
 
 
-def blip2(**of_language):
+def _sees_for_blip2():
+    """What BLIP-2 has before its language model."""
     vision = _hub().BLIP2VisionEncoder(
         image_size=SIDE, patch_size=8, num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=16,
         use_patch_bias=True, use_class_token=True, use_mha_bias=True, use_mlp_bias=True, dropout_rate=0.0,
@@ -170,11 +171,20 @@ def blip2(**of_language):
         num_query_tokens=2, num_layers=2, num_heads=2, hidden_dim=8, intermediate_dim=16, vision_dim=8,
         cross_attention_frequency=2, dropout=0.0, layer_norm_epsilon=1e-12,
     )  # fmt: skip
+    return {"vision_encoder": vision, "qformer": qformer}
+
+
+def blip2(**of_language):
     language = _hub().BLIP2CustomOPT(
         num_query_tokens=2, qformer_hidden_dim=8, dropout=0.0,
         **{"max_sequence_length": LENGTH + 2, **TEXT, **of_language},
     )  # fmt: skip
-    return _hub().BLIP2Backbone(vision_encoder=vision, qformer=qformer, language_model=language)
+    return _hub().BLIP2Backbone(**_sees_for_blip2(), language_model=language)
+
+
+def blip2_t5(**of_language):
+    language = _hub().BLIP2FlanT5(num_query_tokens=2, qformer_hidden_dim=8, dropout=0.0, **TEXT | of_language)
+    return _hub().BLIP2Backbone(**_sees_for_blip2(), language_model=language)
 
 
 def pali_gemma(**options):

@@ -44,6 +44,18 @@ def pali_gemma(length=24):
     return kt.image_to_text(body, preprocessor=preprocessor)
 
 
+def blip2_t5(length=16):
+    tokenizer = sentence_pieces(keras_hub.tokenizers.BLIP2FlanT5Tokenizer, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+    preprocessor = keras_hub.models.BLIP2Seq2SeqLMPreprocessor(
+        tokenizer,
+        image_converter=keras_hub.layers.BLIP2ImageConverter(image_size=(SIDE, SIDE)),
+        encoder_sequence_length=length,
+        decoder_sequence_length=length,
+    )
+    body = families.blip2_t5(vocabulary_size=tokenizer.vocabulary_size())
+    return kt.image_to_text(body, preprocessor=preprocessor)
+
+
 def table(folder, rows, name="captions.csv"):
     for number, picture in enumerate(pictures(len(rows) - 1)):
         PIL.Image.fromarray(picture).save(folder / f"{number}.png")
@@ -90,6 +102,24 @@ def test_a_batch_is_what_a_preprocessor_that_takes_prompts_apart_makes_of_them(t
         assert not np.asarray(whole)[:, shared:].any()
 
 
+@pytest.mark.both_backends
+def test_a_batch_is_what_a_preprocessor_that_reads_prompts_and_writes_captions_makes_of_them(tmp_path):
+    rows = [["path", "prompt", "caption"], *([f"{n}.png", ["", "it was"][n % 2], c] for n, c in enumerate(CAPTIONS))]
+    writer = blip2_t5()
+    splits = data.captions(table(tmp_path, rows), batch_size=6, validation=0)
+    ((x, y, weight),) = splits.evaluation_batches(splits.train, writer)
+    expected, following, counted = writer.preprocessor(
+        {"images": pictures().astype("float32"), "encoder_text": ["", "it was"] * 3, "decoder_text": CAPTIONS}
+    )
+    assert set(x) == set(expected) == set(writer.input)
+    np.testing.assert_allclose(x["images"], expected["images"], atol=1e-5)
+    texts = [(x[name], expected[name]) for name in expected if name != "images"]
+    for found, whole in [*texts, (y, following), (weight, counted)]:
+        shared = found.shape[1]
+        np.testing.assert_array_equal(found, np.asarray(whole)[:, :shared])
+        assert not np.asarray(whole)[:, shared:].any()
+
+
 @pytest.mark.parametrize("named", [{}, {"prompt": "question", "caption": "answer"}], ids=["found", "said"])
 def test_of_a_prompt_nothing_is_learnt(tmp_path, named):
     path_of = [["path", "question", "answer"], *([f"{n}.png", "what is it", c] for n, c in enumerate(CAPTIONS))]
@@ -121,7 +151,7 @@ def test_as_many_captions_as_pictures():
 
 
 @pytest.mark.both_backends
-@pytest.mark.parametrize("family", [model, pali_gemma], ids=["blip2", "pali_gemma"])
+@pytest.mark.parametrize("family", [model, blip2_t5, pali_gemma], ids=["blip2", "blip2_t5", "pali_gemma"])
 def test_lora_on_a_model_that_sees_learns_to_caption_and_leaves_its_base_alone(family):
     keras.utils.set_random_seed(0)
     writer = family()
