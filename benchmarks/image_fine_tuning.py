@@ -1,6 +1,6 @@
 """Test accuracy on the shared picture sets: linear probe, feature extraction, staged fine-tuning, the keras.io guide.
 
-    python benchmarks/image_fine_tuning.py --shared ../shared
+    python benchmarks/image_fine_tuning.py --shared ../shared --validation 0
 
 prints the README's table; with `--methods staged_fine_tuning l2_sp ema` that of what keeps tuning near the pretrained
 weights. Where a run of staged fine-tuning was before the safeguard is measured as well, on the weights that it had.
@@ -52,13 +52,18 @@ def main() -> None:
         for seed in range(options.seeds):
             for name in options.sets:
                 for method in options.methods:
-                    key = f"{name}/{method}/{seed}"
+                    key = key_of(name, method, seed, options)
                     if key not in results:
                         results[key] = measure(options.shared / "images" / name, method, seed, options.validation)
                         print(key, results[key], flush=True)
                         options.results.parent.mkdir(parents=True, exist_ok=True)
                         options.results.write_text(json.dumps(results, indent=2))
     print(table(results, options))
+
+
+def key_of(name: str, method: str, seed: int, options: argparse.Namespace) -> str:
+    """What one measurement is called among the results."""
+    return f"{name}/{method}/{seed}/{options.validation:g}"
 
 
 def lend_weights(shared: pathlib.Path, keras_home: pathlib.Path) -> None:
@@ -162,7 +167,7 @@ def table(results: dict, options: argparse.Namespace) -> str:
     for row, method in ROWS.items():
         if method not in options.methods:
             continue
-        found = {name: [results[f"{name}/{method}/{seed}"] for seed in seeds] for name in sets}
+        found = {name: [results[key_of(name, method, seed, options)] for seed in seeds] for name in sets}
         if not all(row in one for each in found.values() for one in each):
             continue  # of an earlier version of this command, which did not measure that
         cells, means = [], []

@@ -123,7 +123,8 @@ def image_to_text(
 
     Returns:
         KerasHub's task, compiled: a dict of `images`, `token_ids` and `padding_mask` to logits (batch, length,
-        vocabulary), and `model.generate({"images": …, "text": …})`.
+        vocabulary), and `model.generate`, which takes what the model's own preprocessor does: `{"images": …, "text":
+        …}` for BLIP-2, with `"encoder_text"` for it on T5, with `"prompts"` for PaliGemma.
 
     Raises:
         ValueError: for a backbone that does not exist (with the nearest name), or that sees no pictures or writes no

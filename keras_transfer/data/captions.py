@@ -112,7 +112,7 @@ def captions(
     source: Any,
     *,
     picture: str | None = None,
-    prompt: str | None = None,
+    prompt: str | bool | None = None,
     caption: str | None = None,
     separator: str = "\n",
     batch_size: int = 16,
@@ -136,8 +136,8 @@ def captions(
             - a pair (pictures, captions): pictures as `kt.predict` takes them, paths or arrays or bytes;
             - a mapping of split name to any of these: `{"train": …, "test": …}`.
         picture: the column of the paths, if it is not called so.
-        prompt: the column of the prompts, questions about the picture for instance, if it is not called so; without
-            one a model writes from the picture alone.
+        prompt: the column of the prompts, questions about the picture for instance, if it is not called so; `False`
+            leaves out one that is, so that a model writes from the picture alone.
         caption: the column of the captions, if it is not called so.
         separator: what stands between prompt and caption.
         batch_size: pictures per step.
@@ -160,7 +160,7 @@ def captions(
     (4, ['an ant'])
     """
     check_settings(validation, test, seed, on_bad_file)
-    columns = {"path": picture, "prompt": prompt, "caption": caption}
+    columns = {"path": picture, **({} if prompt is False else {"prompt": prompt}), "caption": caption}
     parts = divided(_read(source, columns), validation=validation, test=test, seed=seed, skip=on_bad_file == "skip")
     return CaptionSplits(
         parts, separator=separator, batch_size=batch_size, max_length=max_length, buckets=buckets, seed=seed

@@ -244,6 +244,11 @@ class TextExamples(Examples):
         """What a reader finds the text by."""
         return self.place(self.numbers[number])
 
+    @property
+    def texts_per_row(self) -> int:
+        """How many texts are read together, by the first row."""
+        return _texts_in(self.texts[0]) if self.texts else 1
+
     def readable(self, number: int) -> str:
         """The text as one line of a listing has it."""
         text = self.texts[number]
@@ -252,14 +257,14 @@ class TextExamples(Examples):
     def inspect(self, number: int) -> tuple[bytes, str | None]:
         """(SHA-256 of the text in UTF-8, what is wrong with it or `None`)."""
         text = self.texts[number]
+        if not isinstance(text, str | tuple):
+            return b"", f"is no text but {type(text).__name__} {text!r:.40}"
+        if _texts_in(text) != self.texts_per_row:
+            return b"", f"has {_texts_in(text)} texts to be read together, and the first row {self.texts_per_row}"
         if isinstance(text, str):
             return self._inspect_one(text)
-        if not isinstance(text, tuple):
-            return b"", f"is no text but {type(text).__name__} {text!r:.40}"
         found = [self._inspect_one(part) for part in text]
-        wrong = [
-            f"of its {len(text)} texts, number {place} {reason}" for place, (_, reason) in enumerate(found) if reason
-        ]
+        wrong = [f"its text {place} of {len(text)} {reason}" for place, (_, reason) in enumerate(found, 1) if reason]
         return hashlib.sha256(b"".join(digest for digest, _ in found)).digest(), wrong[0] if wrong else None
 
     def _inspect_one(self, text: str) -> tuple[bytes, str | None]:
@@ -338,6 +343,10 @@ class PairExamples(Examples):
             place=self.place,
             numbers=_taken(self.numbers, numbers),
         )
+
+
+def _texts_in(text: Any) -> int:
+    return len(text) if isinstance(text, tuple) else 1
 
 
 def _wrong_with_text(text: str) -> str | None:

@@ -24,6 +24,9 @@ KNOWN_NAMES = {
 }
 """What columns are called, the plainest name first."""
 
+# What an argument is called that says which column holds a kind, where it is not called as the kind is.
+_ARGUMENTS = {"path": "picture"}
+
 Row = tuple[int, list[str]]
 """The line on which a row begins, counted from 1, and its cells."""
 
@@ -197,13 +200,14 @@ def _columns(
         # The first line may name columns in words that nobody foresaw.
         columns |= _guessed(rows[1:] or rows, columns, kinds.keys() - columns.keys())
     if len(columns) < len(kinds):
-        missing = " and ".join(kind for kind in kinds if kind not in columns)
+        missing = [kind for kind in kinds if kind not in columns]
         raise ValueError(
             explain(
-                f"Which column of the table holds the {missing} cannot be told.",
+                f"Which column of the table holds the {' and '.join(missing)} cannot be told.",
                 given=", ".join(map(repr, header)),
-                expected=f"columns named {' and '.join(kinds)}",
-                to_mend=f"name them in the first line of {path}, or say {', '.join(f'{kind}=…' for kind in kinds)}",
+                expected=f"columns named {' and '.join(missing)}" if missing[1:] else f"a column named {missing[0]}",
+                to_mend=f"name them in the first line of {path}, or say "
+                + ", ".join(f"{_ARGUMENTS.get(kind, kind)}=…" for kind in missing),
             )
         )
     if not has_header and "label" in columns:
@@ -217,7 +221,9 @@ def _columns(
             f"columns of {path.name} were guessed: {said}; the first line "
             + ("was taken as their names" if has_header else "is an example already")
         )
-    elif any(given is None and header[columns[kind]].lower() != kind for kind, given in kinds.items()):
+    elif any(
+        given is None and (kind in optional or header[columns[kind]].lower() != kind) for kind, given in kinds.items()
+    ):
         said = ", ".join(f"{kind} from {header[columns[kind]]!r}" for kind in kinds)
         notes.append(f"columns of {path.name}: {said}")
     if has_header:
@@ -236,7 +242,7 @@ def _named(path: pathlib.Path, header: list[str], kinds: dict[str, str | None]) 
         if given is not None and given not in header:
             raise ValueError(
                 explain(
-                    f"`{kind}` names a column that the table does not have.",
+                    f"`{_ARGUMENTS.get(kind, kind)}` names a column that the table does not have.",
                     given=repr(given),
                     nearest=nearest(given, header),
                     expected=", ".join(map(repr, header)),

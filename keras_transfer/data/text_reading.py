@@ -39,8 +39,27 @@ def read(
     Raises:
         ValueError: it is none of these, or is not there.
     """
-    if not (text is None or isinstance(text, str)):
-        text = _columns(text, label)
+    if text is None or isinstance(text, str):
+        return _read(source, text, label, data_dir)
+    columns = _columns(text, label)
+    found = _read(source, columns, label, data_dir)
+    if any(examples.texts_per_row != len(columns) for examples in found.splits.values()):
+        raise ValueError(
+            explain(
+                "`text` names columns, and not all of the source has columns.",
+                given=f"text={text!r}",
+                expected="tables or a TFDS name; or texts that come as tuples, and no `text`",
+            )
+        )
+    return found
+
+
+def _read(
+    source: Any,
+    text: str | tuple[str, ...] | None,
+    label: str | bool | None,
+    data_dir: str | os.PathLike | None,
+) -> Found:
     again = functools.partial(read, text=text, label=label, data_dir=data_dir)
     if isinstance(source, Mapping):
         return reading.by_split(source, again)
@@ -77,9 +96,13 @@ def _columns(text: Any, label: str | bool | None) -> tuple[str, ...]:
         expected = "the name of a column, or the names of at least two"
         raise ValueError(explain("`text` names no columns.", given=repr(text), expected=expected))
     if label is False:
-        expected = "one column of texts, or kt.data.prompts(…) for prompts and responses"
-        raise ValueError(explain("A language model reads one text.", given=f"text={text!r}", expected=expected))
+        raise _reads_one_text(f"text={text!r}")
     return names
+
+
+def _reads_one_text(given: str) -> ValueError:
+    expected = "one text in a row, or kt.data.prompts(…) for prompts and responses"
+    return ValueError(explain("A language model reads one text.", given=given, expected=expected))
 
 
 def _dataset(
@@ -99,7 +122,9 @@ def _arrays(texts: Any, labels: Any | None) -> Found:
         raise ValueError(
             explain("`texts` are no texts.", given=type(texts).__name__, expected="a list or an array of strings")
         )
-    held = [_text(text) for text in np.asarray(texts, object).tolist()]
+    held = given_texts(texts)
+    if labels is None and any(isinstance(text, tuple) for text in held):
+        raise _reads_one_text(f"{max(len(text) for text in held if isinstance(text, tuple)):,} texts in a row")
     class_names, declared = (
         ([""] * len(held), {""}) if labels is None else class_names_of(labels, noun="text", argument="labels")
     )
@@ -109,8 +134,9 @@ def _arrays(texts: Any, labels: Any | None) -> Found:
                 "There are not as many labels as texts.",
                 given=f"{len(held)} texts, {len(class_names)} labels",
                 expected="one label for each text",
+                # Two lists instead of pairs.
                 to_mend="texts that are read together come as [(first, second), …]"
-                if isinstance(held[0], tuple)
+                if held and isinstance(held[0], tuple) and len(held[0]) == len(class_names)
                 else None,
             )
         )
@@ -118,11 +144,25 @@ def _arrays(texts: Any, labels: Any | None) -> Found:
     return Found({WHOLE: examples}, {WHOLE: declared}, is_labelled=labels is not None)
 
 
+def given_texts(given: Any) -> list:
+    """The texts that somebody gives: strings, bytes, and lists, tuples or array rows of those that are read together.
+
+    Example:
+
+    >>> given_texts(np.array([["a film", "a good film"]])), given_texts("a film")
+    ([('a film', 'a good film')], ['a film'])
+    """
+    return [_text(text) for text in ([given] if isinstance(given, str | bytes) else given)]
+
+
 def _text(given: Any) -> Any:
     """A string of bytes, a tuple of what is read together; anything else as it is."""
     if isinstance(given, bytes):
         return decoded(given)
-    return tuple(map(_text, given)) if isinstance(given, list | tuple) else given
+    if isinstance(given, list | tuple | np.ndarray):
+        texts = tuple(map(_text, given))
+        return texts[0] if len(texts) == 1 else texts
+    return str(given) if isinstance(given, np.str_) else given
 
 
 def _folder(path: pathlib.Path, *, table: Callable[[pathlib.Path], Found], is_labelled: bool) -> Found:

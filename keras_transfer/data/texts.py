@@ -10,13 +10,35 @@ import keras
 from keras_transfer.data import text_reading
 from keras_transfer.data.dividing import check_settings, divided
 from keras_transfer.data.language import CorpusSplits
-from keras_transfer.data.splits import Split
+from keras_transfer.data.splits import Divided, Split
 from keras_transfer.data.token_splits import TokenSplits
 from keras_transfer.data.tokenizing import Packed, pack
+from keras_transfer.errors import explain
 
 
 class TextSplits(TokenSplits):
-    """Labelled texts for training, validation and test."""
+    """Labelled texts for training, validation and test.
+
+    Raises:
+        ValueError: more texts are read together in one split than in another.
+    """
+
+    def __init__(self, parts: Divided, **settings: Any) -> None:
+        super().__init__(parts, **settings)
+        per_row = {split.name: split.examples.texts_per_row for split in self.all}
+        if len(set(per_row.values())) > 1:
+            raise ValueError(
+                explain(
+                    "The splits do not have as many texts to be read together.",
+                    given=", ".join(f"{count} in a row of {name}" for name, count in per_row.items()),
+                    expected="as many in each",
+                )
+            )
+
+    @property
+    def texts_per_row(self) -> int:
+        """How many texts are read together: 1, or 2 where rows are pairs."""
+        return self.train.examples.texts_per_row
 
     def _pack(self, preprocessor: keras.Layer, split: Split, max_length: int) -> Packed:
         # A classifier on the body of a language model reads as that does, and learns labels in place of next tokens.
@@ -24,6 +46,10 @@ class TextSplits(TokenSplits):
 
     def _text(self, split: Split, number: int) -> str:
         return split.examples.readable(number)
+
+    def _words(self, split: Split, number: int) -> int:
+        text = split.examples.texts[number]
+        return sum(len(part.split()) for part in ((text,) if isinstance(text, str) else text))
 
 
 def texts(

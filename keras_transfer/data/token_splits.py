@@ -14,7 +14,14 @@ import numpy as np
 
 from keras_transfer.data.buckets import arrange, bucket_of, check_lengths, choose_lengths
 from keras_transfer.data.splits import Divided, Split, Splits, table
-from keras_transfer.data.tokenizing import Packed, input_names, longest_read, reads_and_writes, required_preprocessor
+from keras_transfer.data.tokenizing import (
+    Packed,
+    check_segments,
+    input_names,
+    longest_read,
+    reads_and_writes,
+    required_preprocessor,
+)
 from keras_transfer.errors import explain
 
 if TYPE_CHECKING:
@@ -64,6 +71,7 @@ class TokenSplits(Splits):
         kept = self._packed.setdefault(preprocessor, {})
         if (split.name, max_length) not in kept:
             packed = self._pack(preprocessor, split, max_length)
+            check_segments(model, packed)
             if packed.cut:
                 noun, most = split.examples.noun, f"{max_length} tokens"
                 if reads_and_writes(preprocessor):
@@ -198,6 +206,10 @@ class TokenSplits(Splits):
     def _text(self, split: Split, number: int) -> str:
         """One example as a reader would see it."""
 
+    def _words(self, split: Split, number: int) -> int:
+        """How many words, parted by blanks, an example has."""
+        return len(self._text(split, number).split())
+
     def _length(self, model: keras.Model, preprocessor: keras.Layer) -> int:
         own = longest_read(preprocessor)
         if self.max_length is not None and self.max_length > own:
@@ -224,9 +236,7 @@ class TokenSplits(Splits):
 
     def _more(self) -> list[str]:
         """A histogram of how many words, parted by blanks, the texts of each split have."""
-        counts = [
-            np.array([len(self._text(split, number).split()) for number in range(len(split))]) for split in self.all
-        ]
+        counts = [np.array([self._words(split, number) for number in range(len(split))]) for split in self.all]
         top = max(3, int(max(count.max() for count in counts) - 1).bit_length())
         bounds = 2 ** np.arange(min(3, top), top + 1)
         binned = [np.bincount(np.searchsorted(bounds, count), minlength=len(bounds)) for count in counts]

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer import card
+from keras_transfer import card, state
 from keras_transfer.data.buckets import bucket_of, choose_lengths
 from keras_transfer.errors import explain
 
@@ -126,11 +126,11 @@ def _nothing(preprocessor: keras.Layer, texts: Sequence[Text]) -> Text:
     Raises:
         ValueError: they have several, and not all as many; or the preprocessor reads one.
     """
-    parts = {0 if isinstance(text, str) else len(text) for text in texts}
-    if parts <= {0}:
+    parts = {1 if isinstance(text, str) else len(text) for text in texts}
+    if parts <= {1}:
         return ""
     if len(parts) > 1:
-        given = " and ".join("one text" if count == 0 else f"tuples of {count}" for count in sorted(parts))
+        given = " and ".join("one text" if count == 1 else f"tuples of {count}" for count in sorted(parts))
         raise ValueError(
             explain("Not all rows have as many texts to be read together.", given=given, expected="one or the other")
         )
@@ -331,6 +331,7 @@ def prediction_batches(
     if not texts:
         return
     packed = pack(preprocessor, texts)
+    check_segments(model, packed)
     names = input_names(model, packed)
     padded = bucket_of(packed.lengths, choose_lengths(packed.lengths, packed.max_length), packed.max_length)
     by_length = np.argsort(packed.lengths, kind="stable")
@@ -377,6 +378,26 @@ def input_names(model: keras.Model, packed: Packed, *, beside: Sequence[str] = (
             )
         )
     return taken or list(packed.features)
+
+
+def check_segments(model: keras.Model, packed: Packed) -> None:
+    """Refuses more texts in a row than the model has segments for: looked up beyond its table, JAX gives NaN.
+
+    Raises:
+        ValueError: there are more.
+    """
+    table = next((layer for layer in state.sublayers(model) if layer.name == "segment_embedding"), None)
+    known = getattr(table, "input_dim", None)
+    numbers = packed.features.get("segment_ids", ())
+    if known is not None and len(numbers) and numbers.max() >= known:
+        raise ValueError(
+            explain(
+                f"The model {model.name!r} does not tell so many texts apart.",
+                given=f"{numbers.max() + 1} texts in a row",
+                expected=f"at most {known}, the segments of its body",
+                to_mend="join some of the texts of a row to one",
+            )
+        )
 
 
 def check_kept(preprocessor: keras.Layer) -> None:
@@ -447,10 +468,12 @@ def _set(preprocessor: keras.Layer, **attributes: Any) -> Iterator[None]:
 
 def _run(preprocessor: keras.Layer, texts: list[Text], length: int) -> dict[str, np.ndarray]:
     """The columns that a preprocessor gives, all of one length."""
-    given = texts if isinstance(texts[0], str) else tuple(map(list, zip(*texts, strict=True)))
     with _set(preprocessor, sequence_length=length):
-        # Without `y` a preprocessor takes the second of two segments for labels, and never reads it.
-        return _rows(preprocessor, _columns(preprocessor(given, y=None)), (len(texts), length))
+        if isinstance(texts[0], str):
+            given = preprocessor(texts)
+        else:  # without `y` the second of two segments would be taken for labels, and never be read
+            given = preprocessor(tuple(map(list, zip(*texts, strict=True))), y=None)
+        return _rows(preprocessor, _columns(given), (len(texts), length))
 
 
 def _run_prompted(preprocessor: keras.Layer, pairs: list[tuple[str, str]], length: int) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from keras_transfer.backbones import hub
 from keras_transfer.builders.outputs import gives_logits
 from keras_transfer.data import tokenizing
 from keras_transfer.data.splits import Batches, Split
+from keras_transfer.data.text_reading import given_texts
 from keras_transfer.errors import explain
 
 
@@ -23,7 +24,8 @@ def predict(model: keras.Model, examples: Any, *, batch_size: int = 32) -> np.nd
         model: a classifier of pictures or of texts.
         examples: for pictures, an array (pictures, height, width, 3) of values 0..255, a single picture (height, width,
             3), or a list of pictures, each an array of any size, a path or the bytes of an encoded file. For texts, a
-            list of strings, or of tuples of those that are read together, or one string.
+            list of strings or one string; where several are read together, a list of tuples, `[(first, second)]` for
+            a single pair.
         batch_size: examples at a time.
 
     Returns:
@@ -41,7 +43,7 @@ def predict(model: keras.Model, examples: Any, *, batch_size: int = 32) -> np.nd
     (1, 3)
     """
     if _reads_text(model):
-        return _of_texts(model, [examples] if isinstance(examples, str) else list(examples), batch_size)
+        return _of_texts(model, given_texts(examples), batch_size)
 
     from keras_transfer.data import pipeline
 
@@ -76,7 +78,6 @@ def _of_texts(model: keras.Model, texts: Sequence[str | tuple[str, ...]], batch_
                 to_mend="model.generate(texts)" if hasattr(model, "generate") else None,
             )
         )
-    texts = [tuple(text) if isinstance(text, list | np.ndarray) else text for text in texts]
     odd = next((place for place, text in enumerate(texts) if not _is_text(text)), None)
     if odd is not None:
         raise ValueError(

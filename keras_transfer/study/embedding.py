@@ -15,6 +15,7 @@ from keras_transfer.data import reading, scanning
 from keras_transfer.data.examples import TextExamples
 from keras_transfer.data.images import ImageSplits
 from keras_transfer.data.splits import Divided, Split, Splits
+from keras_transfer.data.text_reading import given_texts
 from keras_transfer.data.texts import TextSplits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.training.features import Cache, Keeping, Store
@@ -121,7 +122,7 @@ def unlabelled(model: keras.Model, data: Any) -> Splits:
         ValueError: for what is neither, or cannot be read.
     """
     if any(tensor.name == "token_ids" for tensor in model.inputs):
-        texts = [data] if isinstance(data, str) else list(data)
+        texts = given_texts(data)
         examples = TextExamples(texts, [""] * len(texts), place=lambda number: f"text {number}")
         kind, options = TextSplits, {"max_length": None, "buckets": None}
     else:

@@ -88,7 +88,10 @@ class Source:
         """The SHA-256 of all that a figure measured with it depends on: data, outputs, and the weights of the model."""
         weights = None if self.model is None else Beginning(self.model).digest
         outputs = None if self.outputs is None else dict(self.outputs)
-        return digests.of_json({"data": self.splits.fingerprint, "outputs": outputs, "weights": weights})
+        judge = "standardised probe" if self.model is None else "its own head"
+        return digests.of_json(
+            {"data": self.splits.fingerprint, "outputs": outputs, "weights": weights, "judge": judge}
+        )
 
     def task(self, model: keras.Model) -> SourceTask:
         """How good a classifier with the pretrained body is at the source task.
@@ -124,7 +127,7 @@ def _with_probe(model: keras.Model, splits: Splits) -> keras.Model:
     """The body of a classifier under a linear probe of the source's classes."""
     features = linear_head(model).input
     judge = keras.Model(model.inputs, keras.layers.Dense(len(splits.classes), name="source_head")(features))
-    start_from_probe(judge, splits, seed=0)
+    start_from_probe(judge, splits, seed=0, standardised=True)
     return judge
 
 

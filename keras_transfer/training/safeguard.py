@@ -52,7 +52,10 @@ class Interpolation:
         if not self.path:
             return f"safeguard: {self.share:.2f} of the way was kept, for want of a validation split to ask"
         path = ", ".join(f"{point.share:.2g}: {point.loss:.3f} ({percent(point.accuracy)})" for point in self.path)
-        return f"safeguard: {self.share:.2f} of the way was kept; validation loss (accuracy) along it: {path}"
+        return (
+            f"safeguard: {self.share:.2f} of the way was kept; along it validation loss, of a classifier at its best "
+            f"temperature (and accuracy): {path}"
+        )
 
 
 def safeguard(model: keras.Model, splits: Batches, before: Sequence[np.ndarray]) -> Interpolation:

@@ -132,6 +132,17 @@ def test_of_a_prompt_nothing_is_learnt(tmp_path, named):
     assert writer.preprocessor.tokenizer.detokenize(first[first != end].tolist()).strip() == CAPTIONS[0]
 
 
+def test_a_prompt_that_nobody_asked_for_is_said_and_can_be_left_out(tmp_path):
+    rows = [["path", "prompt", "caption"], *([f"{n}.png", "what is it", c] for n, c in enumerate(CAPTIONS))]
+    path = table(tmp_path, rows)
+    asked = data.captions(path, batch_size=6, validation=0)
+    assert "prompt from 'prompt'" in str(asked)
+    alone = data.captions(path, prompt=False, batch_size=6, validation=0)
+    assert alone.peek(alone.train, [0]).tolist() == [CAPTIONS[0]]
+    with pytest.raises(ValueError, match="`picture` names a column that the table does not have"):
+        data.captions(path, picture="file")
+
+
 def test_what_is_wrong_is_listed_before_training(tmp_path):
     path = table(tmp_path, [["path", "caption"], *([f"{n}.png", c] for n, c in enumerate(CAPTIONS))])
     (tmp_path / "1.png").write_bytes(b"no picture")

@@ -7,9 +7,9 @@ import sys
 import keras
 import numpy as np
 import pytest
-from readers import bert, gpt2, model_of
+from readers import bert, gpt2, model_of, text_classifier
 
-from keras_transfer import data
+from keras_transfer import data, predict
 
 WORDS = ["a", "bad", "film", "fine", "good", "it", "not", "the", "very", "was"]
 
@@ -122,9 +122,7 @@ def test_a_table_may_hold_what_is_read_together_in_several_columns(tmp_path):
 
 def test_which_of_two_texts_is_bad_is_said():
     pairs = [*PAIRS, ("a film", " "), ("a\0film", "it")]
-    with pytest.raises(
-        ValueError, match=r"texts\[8\]: of its 2 texts, number 1 has no text\n.*number 0 has a NUL byte"
-    ):
+    with pytest.raises(ValueError, match=r"texts\[8\]: its text 2 of 2 has no text\n.*its text 1 of 2 has a NUL byte"):
         data.texts((pairs, [*FOLLOWS, "yes", "no"]))
     assert len(data.texts((pairs, [*FOLLOWS, "yes", "no"]), on_bad_rows="skip", validation=0, batch_size=2).train) == 8
 
@@ -143,9 +141,56 @@ def test_columns_that_cannot_be_read_together_are_refused(options, message):
         data.texts("pairs.tsv", **options)
 
 
+@pytest.mark.parametrize("source", [PAIRS, (["a film", "it was"], ["yes", "no"])], ids=["pairs", "texts and labels"])
+def test_a_language_model_is_given_one_text_in_a_row(source):
+    with pytest.raises(ValueError, match=r"A language model reads one text[\s\S]*2 texts in a row"):
+        data.texts(source, label=False)
+
+
+def test_rows_with_another_number_of_texts_are_listed():
+    with pytest.raises(ValueError, match=r"texts\[3\]: has 1 texts to be read together, and the first row 2"):
+        data.texts(([*PAIRS[:3], "a film", *PAIRS[4:]], FOLLOWS))
+    with pytest.raises(ValueError, match=r"texts\[1\]: has 0 texts to be read together, and the first row 1"):
+        data.texts((["a film", ()], ["yes", "no"]))
+    single = [first for first, _ in PAIRS]
+    with pytest.raises(ValueError, match=r"do not have as many texts[\s\S]*2 in a row of train, 1 in a row of test"):
+        data.texts({"train": (PAIRS, FOLLOWS), "test": (single, FOLLOWS)}, batch_size=2, validation=0)
+
+
+def test_columns_are_named_where_there_are_columns(tmp_path):
+    single = [first for first, _ in PAIRS]
+    with pytest.raises(ValueError, match="not all of the source has columns"):
+        data.texts((single, FOLLOWS), text=("premise", "hypothesis"))
+    for name in FOLLOWS[:2]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.txt").write_text("a film")
+    with pytest.raises(ValueError, match="not all of the source has columns"):
+        data.texts(tmp_path, text=("premise", "hypothesis"))
+
+
+def test_more_texts_than_the_model_has_segments_are_refused():
+    """JAX looks up NaN for the third segment of two."""
+    reader = text_classifier()
+    triples = [(*pair, "it was") for pair in PAIRS]
+    splits = data.texts((triples, FOLLOWS), batch_size=2, validation=0)
+    with pytest.raises(ValueError, match=r"does not tell so many texts apart[\s\S]*3 texts in a row[\s\S]*at most 2"):
+        splits.training_batches(reader)
+    with pytest.raises(ValueError, match=r"does not tell so many texts apart"):
+        predict(reader, triples)
+
+
+def test_words_are_counted_in_every_text_of_a_row():
+    splits = data.texts((PAIRS, FOLLOWS), batch_size=2, validation=0)
+    assert [splits._words(splits.train, number) for number in range(4)] == [5, 4, 3, 4]
+
+
 def test_two_lists_are_no_texts_that_are_read_together():
     with pytest.raises(ValueError, match=r"not as many labels as texts[\s\S]*\[\(first, second\), …\]"):
         data.texts(((["a", "b", "c"], ["d", "e", "f"]), ["x", "y", "x"]))
+    with pytest.raises(ValueError, match=r"8 texts, 7 labels(?![\s\S]*\[\(first)"):
+        data.texts((PAIRS, FOLLOWS[:7]))
+    with pytest.raises(ValueError, match="0 texts, 1 labels"):
+        data.texts(([], ["x"]))
 
 
 def test_a_text_file_beside_the_classes_is_listed(tmp_path):

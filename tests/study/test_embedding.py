@@ -101,6 +101,16 @@ def test_texts_come_in_their_order_whatever_their_length():
     np.testing.assert_allclose(kt.embed(model, splits), kt.embed(model, list(read)), rtol=1e-3, atol=1e-4)
 
 
+def test_texts_that_are_read_together_are_taken_as_predict_takes_them():
+    model = text_classifier()
+    pairs = [("it was a film", "bad"), ("fine", "the film")]
+    found = kt.embed(model, pairs, cache="off")
+    for given in ([list(pair) for pair in pairs], np.array(pairs)):
+        np.testing.assert_array_equal(kt.embed(model, given, cache="off"), found)
+    with pytest.raises(ValueError, match="has 0 texts to be read together, and the first row 2"):
+        kt.embed(model, [*pairs, ()])
+
+
 def test_a_split_that_is_not_there_is_an_error_with_the_nearest():
     with pytest.raises(ValueError, match="nearest: *validation"):
         kt.embed(classifier(), dark_and_light(), split="validaton")

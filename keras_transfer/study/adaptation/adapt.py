@@ -94,6 +94,10 @@ def adapt(
     """
     stage = _checked(model, source, method, align=align, stage=stage, weight=weight, head=head)
     target = without_labels(model, target_unlabelled, like=source)
+    together = [getattr(domain, "texts_per_row", 1) for domain in (source, target)]
+    _check(
+        "target_unlabelled", f"{together[1]} texts in a row", together[0] == together[1], f"{together[0]}, as in source"
+    )
     _check("target_unlabelled", f"{len(target.train)} example", len(target.train) > 1, "2 or more: one does not vary")
     job = _Job(model, source, target, head == "probe", seed, verbose)
     follows, folds = _what_is_aligned(model, align, stage)
