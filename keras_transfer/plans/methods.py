@@ -148,8 +148,10 @@ def lora(
     """Trains two thin matrices beside each of the chosen ones, and the head; the body stays as it is to the last bit.
 
     For large transformers: a thousandth of the numbers train, optimizer state and file shrink with them, and many
-    adapters share one body. The head of a classifier starts from a linear probe, as in `staged_fine_tuning`; a language
-    model's own head stays frozen.
+    adapters share one body. The head of a classifier starts from a linear probe, as in `staged_fine_tuning`: a few
+    dozen examples need that. Where there are hundreds, a head that fits them leaves the adapters little to learn, and
+    `start="pretrained", learning_rate=3e-3` is better (`benchmarks/text_lora.py`). A language model's own head stays
+    frozen.
 
     Not for small bodies, which full fine-tuning costs little, nor for inputs that the body has never seen the like of:
     low-rank updates cannot move it far (Biderman et al. 2024, arXiv:2405.09673).
