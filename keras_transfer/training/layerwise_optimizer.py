@@ -112,7 +112,7 @@ class LayerwiseOptimizer(keras.optimizers.Optimizer):
             setattr(optimizer, taken, None)
         self.optimizer = optimizer
         self.ratios = ratios_of.check(ratios)
-        self._decaying_at = 1.0
+        self._decays_at = None
         optimizer._iterations = self._iterations
         optimizer.learning_rate = self._rate_of_decay
 
@@ -192,13 +192,18 @@ class LayerwiseOptimizer(keras.optimizers.Optimizer):
         for variable in variables:
             groups.setdefault(self.ratios[self._get_variable_index(variable)], []).append(variable)
         self.optimizer.weight_decay = self.weight_decay
-        for ratio, group in groups.items():
-            if ratio > 0:
-                self._decaying_at = ratio
-                self.optimizer._apply_weight_decay(group)
+        # Asked once for all groups: each time a schedule is asked, all of it is traced, its branches too.
+        rate = self.learning_rate
+        try:
+            for ratio, group in groups.items():
+                if ratio > 0:
+                    self._decays_at = _scaled(rate, ratio)
+                    self.optimizer._apply_weight_decay(group)
+        finally:
+            self._decays_at = None
 
     def _rate_of_decay(self) -> Any:
-        return _scaled(self.learning_rate, self._decaying_at)
+        return self.learning_rate if self._decays_at is None else self._decays_at
 
     def _update_model_variables_moving_average(self, trainable_variables: Sequence[keras.Variable]) -> None:
         super()._update_model_variables_moving_average(trainable_variables)

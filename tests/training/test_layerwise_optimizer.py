@@ -667,7 +667,7 @@ def test_stepping_for_other_variables_is_an_error_as_on_every_optimizer():
 def test_the_private_names_of_keras_are_all_listed_and_all_there():
     source = inspect.getsource(layerwise_optimizer)
     code = source.replace(source[source.index("PRIVATE = {") : source.index("_TAKEN_OVER")], "")
-    ours = {"_decaying_at", "_rate_of_decay", "_scaled", "_check_optimizer", "_TAKEN_OVER"}
+    ours = {"_decays_at", "_rate_of_decay", "_scaled", "_check_optimizer", "_TAKEN_OVER"}
     used = set(re.findall(r"(?:[\w)\]]\.|\")(_[a-z]\w+)", code)) - ours
     assert used == set(layerwise_optimizer.PRIVATE)
     optimizer = keras.optimizers.Adam(use_ema=True)
