@@ -247,24 +247,26 @@ class TextExamples(Examples):
     @property
     def texts_per_row(self) -> int:
         """How many texts are read together, by the first row."""
-        return _texts_in(self.texts[0]) if self.texts else 1
+        return len(self.parts(0)) if self.texts else 1
+
+    def parts(self, number: int) -> tuple[str, ...]:
+        """The texts of an example that are read together, often one."""
+        text = self.texts[number]
+        return text if isinstance(text, tuple) else (text,)
 
     def readable(self, number: int) -> str:
         """The text as one line of a listing has it."""
-        text = self.texts[number]
-        return text if isinstance(text, str) else " | ".join(text)
+        return " | ".join(self.parts(number))
 
     def inspect(self, number: int) -> tuple[bytes, str | None]:
         """(SHA-256 of the text in UTF-8, what is wrong with it or `None`)."""
-        text = self.texts[number]
-        if not isinstance(text, str | tuple):
-            return b"", f"is no text but {type(text).__name__} {text!r:.40}"
-        if _texts_in(text) != self.texts_per_row:
-            return b"", f"has {_texts_in(text)} texts to be read together, and the first row {self.texts_per_row}"
-        if isinstance(text, str):
-            return self._inspect_one(text)
-        found = [self._inspect_one(part) for part in text]
-        wrong = [f"its text {place} of {len(text)} {reason}" for place, (_, reason) in enumerate(found, 1) if reason]
+        parts = self.parts(number)
+        if len(parts) != self.texts_per_row:
+            return b"", f"has {len(parts)} texts to be read together, and the first row {self.texts_per_row}"
+        found = [self._inspect_one(part) for part in parts]
+        if len(parts) == 1:
+            return found[0]
+        wrong = [f"its text {place} of {len(parts)} {reason}" for place, (_, reason) in enumerate(found, 1) if reason]
         return hashlib.sha256(b"".join(digest for digest, _ in found)).digest(), wrong[0] if wrong else None
 
     def _inspect_one(self, text: str) -> tuple[bytes, str | None]:
@@ -343,10 +345,6 @@ class PairExamples(Examples):
             place=self.place,
             numbers=_taken(self.numbers, numbers),
         )
-
-
-def _texts_in(text: Any) -> int:
-    return len(text) if isinstance(text, tuple) else 1
 
 
 def _wrong_with_text(text: str) -> str | None:

@@ -48,8 +48,7 @@ class TextSplits(TokenSplits):
         return split.examples.readable(number)
 
     def _words(self, split: Split, number: int) -> int:
-        text = split.examples.texts[number]
-        return sum(len(part.split()) for part in ((text,) if isinstance(text, str) else text))
+        return sum(len(part.split()) for part in split.examples.parts(number))
 
 
 def texts(

@@ -78,43 +78,24 @@ def test_a_batch_is_what_the_models_own_preprocessor_makes_of_pictures_and_capti
 
 
 @pytest.mark.both_backends
-def test_a_batch_is_what_a_preprocessor_that_takes_prompts_apart_makes_of_them(tmp_path):
+@pytest.mark.parametrize(
+    ("family", "texts"),
+    [
+        (pali_gemma, {"prompts": ["", "it was\n"] * 3, "responses": CAPTIONS}),
+        (blip2_t5, {"encoder_text": ["", "it was"] * 3, "decoder_text": CAPTIONS}),
+    ],
+    ids=["pali_gemma", "blip2_t5"],
+)
+def test_a_batch_is_what_a_preprocessor_that_takes_prompts_apart_makes_of_them(tmp_path, family, texts):
     rows = [["path", "prompt", "caption"], *([f"{n}.png", ["", "it was"][n % 2], c] for n, c in enumerate(CAPTIONS))]
-    writer = pali_gemma()
+    writer = family()
     splits = data.captions(table(tmp_path, rows), batch_size=6, validation=0)
     ((x, y, weight),) = splits.evaluation_batches(splits.train, writer)
-    expected, following, counted = writer.preprocessor(
-        {
-            "images": pictures().astype("float32"),
-            "prompts": ["", "it was\n"] * 3,
-            "responses": CAPTIONS,
-        }
-    )
-    assert set(x) == set(expected)
-    np.testing.assert_allclose(x["images"], expected["images"], atol=1e-5)
-    for found, whole in (
-        *((x[name], expected[name]) for name in ("token_ids", "padding_mask", "response_mask")),
-        (y, following),
-        (weight, counted),
-    ):
-        shared = found.shape[1]
-        np.testing.assert_array_equal(found, np.asarray(whole)[:, :shared])
-        assert not np.asarray(whole)[:, shared:].any()
-
-
-@pytest.mark.both_backends
-def test_a_batch_is_what_a_preprocessor_that_reads_prompts_and_writes_captions_makes_of_them(tmp_path):
-    rows = [["path", "prompt", "caption"], *([f"{n}.png", ["", "it was"][n % 2], c] for n, c in enumerate(CAPTIONS))]
-    writer = blip2_t5()
-    splits = data.captions(table(tmp_path, rows), batch_size=6, validation=0)
-    ((x, y, weight),) = splits.evaluation_batches(splits.train, writer)
-    expected, following, counted = writer.preprocessor(
-        {"images": pictures().astype("float32"), "encoder_text": ["", "it was"] * 3, "decoder_text": CAPTIONS}
-    )
+    expected, following, counted = writer.preprocessor({"images": pictures().astype("float32"), **texts})
     assert set(x) == set(expected) == set(writer.input)
     np.testing.assert_allclose(x["images"], expected["images"], atol=1e-5)
-    texts = [(x[name], expected[name]) for name in expected if name != "images"]
-    for found, whole in [*texts, (y, following), (weight, counted)]:
+    columns = [(x[name], expected[name]) for name in expected if name != "images"]
+    for found, whole in [*columns, (y, following), (weight, counted)]:
         shared = found.shape[1]
         np.testing.assert_array_equal(found, np.asarray(whole)[:, :shared])
         assert not np.asarray(whole)[:, shared:].any()
