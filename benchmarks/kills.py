@@ -2,13 +2,16 @@
 
     python benchmarks/kills.py                                  # 100 kills, about 20 minutes on two cores
     python benchmarks/kills.py --data texts
+    python benchmarks/kills.py --data comparison --kills 20
     KERAS_BACKEND=jax python benchmarks/kills.py --kills 10
 
 A plan of three stages (a head from a linear probe; the upper blocks with dropout, adapting batch norms, early stopping
 and the safeguard; LoRA with dropout) is carried out once in one go, with the checkpoints that `fit` writes by default.
 Then, for each kill, in a folder of its own: SIGKILL at a moment drawn evenly from the time that `fit` took; the same
 line again until it is done. Checkpoints come every 1, 2 or 5 steps, so that many kills fall into one. Weights, history
-and report (without seconds and cost) are compared by their SHA-256.
+and report (without seconds and cost) are compared by their SHA-256. With `--data comparison` it is a `kt.compare` of
+two methods with two seeds on the same pictures, and what is compared are the history and predictions of its four runs
+and how much they forgot.
 
 Every run has a process of its own, forked before TensorFlow has started any thread: importing it once saves most of the
 time. Exits with status 1 unless every run ends in the same bits.
@@ -99,16 +102,47 @@ def carry_out(data: str, workdir: pathlib.Path, found: pathlib.Path, **options) 
     for name in ("write", "hold_if_cheap"):
         setattr(Keeper, name, timed(getattr(Keeper, name), spent))
     keras.utils.set_random_seed(0)
+    started = time.monotonic()
+    ends_in = compared(workdir, options) if data == "comparison" else trained(data, workdir, options)
+    seconds = time.monotonic() - started
+    digest = hashlib.sha256(ends_in).hexdigest()
+    found.write_text(json.dumps({"digest": digest, "seconds": seconds, "kept in": spent["seconds"]}))
+
+
+def trained(data: str, workdir: pathlib.Path, options: dict) -> bytes:
+    """What one run ends in."""
     build, targets = DATA[data]
     model, splits = build()
-    started = time.monotonic()
     run = kt.fit(model, splits, plan(targets), workdir=workdir, verbose=False, **options)
-    seconds = time.monotonic() - started
-    digest = hashlib.sha256(b"".join(value.tobytes() for value in state.values(model)))
-    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in run.history]
     report = {name: value for name, value in json.loads(run.report.to_json()).items() if name != "cost"}
-    digest.update(json.dumps([rows, report, [str(audit) for audit in run.audits]]).encode())
-    found.write_text(json.dumps({"digest": digest.hexdigest(), "seconds": seconds, "kept in": spent["seconds"]}))
+    weights = b"".join(value.tobytes() for value in state.values(model))
+    return weights + json.dumps([untimed(run.history), report, [str(audit) for audit in run.audits]]).encode()
+
+
+def compared(workdir: pathlib.Path, options: dict) -> bytes:
+    """What a comparison ends in."""
+    splits = pictures()[1]
+    comparison = kt.compare(
+        lambda: pictures()[0],
+        splits,
+        {"head only": kt.feature_extraction, "fine-tuned": kt.staged_fine_tuning},
+        seeds=2,
+        epochs=4,
+        workdir=workdir,
+        source=kt.Source(splits),
+        verbose=False,
+        **options,
+    )
+    runs = [
+        [trial.method, trial.seed, trial.predicted.tolist(), untimed(trial.history), trial.source_accuracy]
+        for trial in comparison.trials
+    ]
+    return json.dumps(runs).encode()
+
+
+def untimed(history: list[dict]) -> list[dict]:
+    """A history without the seconds, which no two runs share."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
 
 
 def timed(method, spent: collections.Counter):
@@ -155,8 +189,8 @@ def in_a_process(work, *, seconds: float | None = None) -> bool:
 
 def where_it_was(workdir: pathlib.Path) -> str:
     """About how far a killed run had come, from what it left."""
-    rows = len((workdir / "history.csv").read_text().splitlines()) - 1 if (workdir / "history.csv").exists() else 0
-    checkpoints = sorted(path.name for path in (workdir / "checkpoints").glob("*")) if workdir.exists() else []
+    rows = sum(len(path.read_text().splitlines()) - 1 for path in workdir.rglob("history.csv"))
+    checkpoints = [path.name for path in workdir.rglob("checkpoints/*")]
     torn = any(name.startswith(".unfinished") for name in checkpoints)
     return f"{rows} epochs, {len(checkpoints)} checkpoints{', in the middle of writing one' if torn else ''}"
 
@@ -195,5 +229,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--data", choices=sorted(DATA), default="pictures")
+    parser.add_argument("--data", choices=[*sorted(DATA), "comparison"], default="pictures")
     raise SystemExit(main(**vars(parser.parse_args())))

@@ -2,6 +2,7 @@
 
 import keras
 import keras_hub
+import numpy as np
 from vocabularies import byte_pairs, sentence_pieces, word_pieces
 
 import keras_transfer as kt
@@ -57,6 +58,22 @@ def bart(reads: int = 24, writes: int = 12) -> keras.Layer:
 
 
 PREPROCESSORS = {"BERT": bert, "DistilBERT": distil_bert, "RoBERTa": roberta, "GPT-2": gpt2, "Gemma": gemma}
+
+
+def columns(preprocessor: keras.Layer, texts: list, length: int) -> dict[str, np.ndarray]:
+    """What a preprocessor itself gives at a length, by column."""
+    preprocessor.sequence_length = length
+    x, y, weight = keras.utils.unpack_x_y_sample_weight(preprocessor(texts, y=None))
+    given = {**x, **({} if y is None else {"y": y, "sample_weight": weight})}
+    return {name: keras.ops.convert_to_numpy(column) for name, column in given.items()}
+
+
+def assert_same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+    """Columns of the same names, kinds and values."""
+    assert set(ours) == set(theirs)
+    for name, column in theirs.items():
+        assert ours[name].dtype == column.dtype
+        np.testing.assert_array_equal(ours[name], column, err_msg=name)
 
 
 def model_of(preprocessor: keras.Layer, *names: str) -> keras.Model:

@@ -86,7 +86,7 @@ def test_a_saved_model_reads_the_same_in_another_process_that_has_nothing_but_th
     model = model_of(bert())
     model.save(tmp_path / "model.keras")
     code = (
-        "import sys, keras; from keras_transfer.data.tokenizing import prediction_batches;"
+        "import sys, keras; from keras_transfer.data.model_inputs import prediction_batches;"
         f"model = keras.saving.load_model({str(tmp_path / 'model.keras')!r});"
         f"[(numbers, x)] = prediction_batches(model, {SENTENCES!r}, batch_size=9);"
         "print([x['token_ids'][numbers.tolist().index(row)].tolist() for row in range(5)])"

@@ -116,6 +116,9 @@ MODELS = {
         grouped=True, head_dim=4,
     ),
     "t5": _seq2seq,
+    "t5_reader": lambda: _reader(
+        models.T5Backbone, models.T5Preprocessor, sentence_pieces(pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+    ),
     "blip2": lambda: kt.image_to_text(families.blip2()),
     "blip2_t5": lambda: kt.image_to_text(families.blip2_t5()),
     "pali_gemma": lambda: kt.image_to_text(families.pali_gemma()),
@@ -123,7 +126,7 @@ MODELS = {
     "swin": lambda: _sees("swin"),
     "dinov3": lambda: _sees("dinov3"),
 }  # fmt: skip
-READERS = {"bert", "distil_bert", "roberta", "gpt2_reader"}
+READERS = {"bert", "distil_bert", "roberta", "gpt2_reader", "t5_reader"}
 
 
 def _move(model):
@@ -144,7 +147,7 @@ def _adapt(model, name):
     np.testing.assert_array_equal(np.asarray(model(inputs)), outputs, err_msg=name)
     labels = np.random.default_rng(2).integers(0, 2, outputs.shape[:-1])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # Eagerly: tracing thirteen training steps would take longer than all the rest.
+    # Eagerly: tracing fourteen training steps would take longer than all the rest.
     model.compile(keras.optimizers.Adam(0.03), loss, metrics=[], run_eagerly=True)
     losses = []
     with hub.taking_packed_inputs(model):

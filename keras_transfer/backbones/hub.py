@@ -111,9 +111,15 @@ def is_body(model: keras.Layer) -> bool:
     return any(base.__name__ == "Backbone" and _is_hubs(base) for base in type(model).__mro__)
 
 
-def generates(backbone: keras.Model) -> bool:
+def writes(backbone: keras.Model) -> bool:
+    """Whether a body is one of a model that writes text: a language model's, or one that reads a text first."""
+    return _class_for(type(backbone), ("CausalLM", "Seq2SeqLM")) is not None
+
+
+def reads_from_left(backbone: keras.Model) -> bool:
     """Whether a body is a language model's, which reads from left to right: its last token has seen all others."""
-    return _class_for(type(backbone), ("CausalLM",)) is not None
+    found = _class_for(type(backbone), ("CausalLM",))
+    return found is not None and not issubclass(found, _models().Seq2SeqLM)  # KerasHub counts these among the former
 
 
 def text_preprocessor(source: Source, backbone: keras.Model, *kinds: str) -> keras.Layer | None:
@@ -141,6 +147,8 @@ def text_preprocessor(source: Source, backbone: keras.Model, *kinds: str) -> ker
         )
     with _explained(source, what="the tokenizer"):
         settings = _tokenizer_settings(source, preprocessor_class)
+        if preprocessor_class.backbone_cls is None:  # KerasHub does not find it by the preset
+            return preprocessor_class(preprocessor_class.tokenizer_cls.from_preset(os.fspath(source), **settings))
         if settings:
             tokenizer = preprocessor_class.tokenizer_cls.from_preset(os.fspath(source), **settings)
             return preprocessor_class.from_preset(os.fspath(source), tokenizer=tokenizer)
@@ -302,9 +310,15 @@ def _class_for(backbone_class: type, kinds: tuple[str, ...]) -> type | None:
     for kind in kinds:
         for base in backbone_class.__mro__:
             for member in every:
-                if issubclass(member, getattr(models, kind)) and getattr(member, "backbone_cls", None) is base:
+                if issubclass(member, getattr(models, kind)) and _is_for(member, base):
                     return member
     return None
+
+
+def _is_for(cls: type, backbone_class: type) -> bool:
+    """Whether a task or preprocessor is for this class of bodies; T5's preprocessor says so by its tokenizer alone."""
+    named = getattr(cls, "backbone_cls", None) or getattr(getattr(cls, "tokenizer_cls", None), "backbone_cls", None)
+    return named is backbone_class
 
 
 def _task_class(backbone: keras.Model, kinds: tuple[str, ...]) -> type:

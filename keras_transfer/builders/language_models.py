@@ -144,12 +144,13 @@ def image_to_text(
     """
     body = hub.load(backbone, weights=weights, **body_options)
     if not {"images", "pixel_values"} & set(_taken(body)):
+        alone = "kt.seq2seq_lm(backbone)" if "encoder_token_ids" in _taken(body) else "kt.causal_lm(backbone)"
         raise ValueError(
             explain(
                 f"{type(body).__name__} sees no pictures.",
                 given=f"a body that takes {', '.join(_taken(body))}",
                 expected="one that takes images and token_ids",
-                to_mend="kt.causal_lm(backbone)" if hub.generates(body) else None,
+                to_mend=alone if hub.writes(body) else None,
             )
         )
     return hub.task(backbone, body, "CausalLM", "Seq2SeqLM", preprocessor=preprocessor)

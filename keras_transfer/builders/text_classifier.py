@@ -11,7 +11,7 @@ from keras_transfer.backbones import freezing, hub
 from keras_transfer.builders.heads import check_dropout, class_list, classification_head
 from keras_transfer.builders.outputs import compile_as_classifier
 from keras_transfer.builders.reading_length import check_vocabulary, fitting_length
-from keras_transfer.data import tokenizing
+from keras_transfer.data import preprocessors
 from keras_transfer.errors import explain, nearest
 
 POOLINGS = {
@@ -20,6 +20,9 @@ POOLINGS = {
     "last": "the last token before the padding, which in a language model has seen all others",
     "pooled": "what the body hands out as `pooled_output`",
 }
+# How the two halves of a body that reads one text and writes another call their inputs.
+_ENCODER, _DECODER = "encoder_", "decoder_"
+
 Pooling = Literal["auto", "mean", "first", "last", "pooled"]
 
 
@@ -43,7 +46,8 @@ def text_classifier(
 
     Args:
         backbone: the name of a KerasHub preset, a local folder (a KerasHub preset, or a Hugging Face model with
-            config.json and safetensors), or a backbone object, `keras_hub.models.BertBackbone` for instance.
+            config.json and safetensors), or a backbone object, `keras_hub.models.BertBackbone` for instance. Of one
+            that reads and writes (T5, BART) the encoder is taken.
         classes: the class names in the order of the labels, or how many there are.
         pooling: what of the body the head sees: `"mean"` of the tokens, the `"first"`, the `"last"`, or the body's own
             `"pooled"` output. `"auto"` suits the body: the last token where it reads from left to right (GPT-2, Llama);
@@ -80,16 +84,20 @@ def text_classifier(
     _check_reads_text(body)
     pooling = _pooling(body, pooling)
     if preprocessor is None:
-        preprocessor = hub.text_preprocessor(backbone, body, "TextClassifierPreprocessor", "CausalLMPreprocessor")
+        preprocessor = hub.text_preprocessor(
+            backbone, body, "TextClassifierPreprocessor", "CausalLMPreprocessor", "T5Preprocessor"
+        )
     if preprocessor is not None:
         check_vocabulary(body, preprocessor)
     length = fitting_length(body, preprocessor, max_length)
 
-    inputs = {name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, tensor in body.input.items()}
+    taken = _taken(body)
+    given = {name: body.input[own] for name, own in taken.items()}
+    inputs = {name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, tensor in given.items()}
     facts = {"backbone": type(body).__name__, "pooling": pooling}
-    body = _up_to(body, "pooled_output" if pooling == "pooled" else "sequence_output")
+    body = _reading_part(body, pooling)
     freezing.freeze(body)
-    features = _pool(body(inputs), pooling, inputs.get("padding_mask"))
+    features = _pool(body({own: inputs[name] for name, own in taken.items()}), pooling, inputs.get("padding_mask"))
     with _cut_to(preprocessor, length):
         logits = classification_head(features, names, dropout=dropout, preprocessor=preprocessor, facts=facts)
     model = keras.Model(inputs, logits, name=f"{body.name}_classifier")
@@ -97,34 +105,35 @@ def text_classifier(
     return model
 
 
+def _taken(body: keras.Model) -> dict[str, str]:
+    """What a body reads: the classifier's name of each input, and the body's own, which in T5 is the encoder's."""
+    own = [name for name in body.input if not name.startswith(_DECODER)] if isinstance(body.input, dict) else []
+    return {name.removeprefix(_ENCODER): name for name in own}
+
+
 def _check_reads_text(body: keras.Model) -> None:
-    taken = sorted(body.input) if isinstance(body.input, dict) else [tensor.name for tensor in body.inputs]
-    if isinstance(body.input, dict) and "token_ids" in body.input and "images" not in body.input:
+    taken = _taken(body)
+    if "token_ids" in taken and "images" not in taken:
         return
-    if "encoder_token_ids" in taken:
-        to_mend = "kt.seq2seq_lm(backbone), with the class names as the texts to be written"
-    elif "token_ids" in taken:
-        to_mend = "kt.image_to_text(backbone)"
-    else:
-        to_mend = "kt.image_classifier(backbone, classes)"
+    every = sorted(body.input) if isinstance(body.input, dict) else [tensor.name for tensor in body.inputs]
     raise ValueError(
         explain(
             f"{type(body).__name__} does not read one text.",
-            given=f"a body that takes {', '.join(taken)}",
+            given=f"a body that takes {', '.join(every)}",
             expected="one that takes token_ids (and padding_mask, segment_ids)",
-            to_mend=to_mend,
+            to_mend=f"kt.image_{'to_text(backbone)' if 'token_ids' in taken else 'classifier(backbone, classes)'}",
         )
     )
 
 
 def _pooling(body: keras.Model, pooling: str) -> str:
     """The pooling that is meant, one that the body can have."""
-    has_mask = "padding_mask" in body.input
+    has_mask = "padding_mask" in _taken(body)
     has_pooled = isinstance(body.output, dict) and "pooled_output" in body.output
     can = ["first", *(["mean", "last"] if has_mask else []), *(["pooled"] if has_pooled else [])]
     if pooling == "auto":
         if has_mask:
-            return "last" if hub.generates(body) else "mean"
+            return "last" if hub.reads_from_left(body) else "mean"
         return "pooled" if has_pooled else "first"
     if pooling not in can:
         found = nearest(str(pooling), POOLINGS)
@@ -148,17 +157,20 @@ def _cut_to(preprocessor: keras.Layer | None, length: int | None) -> Iterator[No
     own_length = preprocessor.sequence_length
     preprocessor.sequence_length = length
     try:
-        tokenizing.check_kept(preprocessor)
+        preprocessors.check_kept(preprocessor)
         yield
     finally:
         preprocessor.sequence_length = own_length
 
 
-def _up_to(body: keras.Model, name: str) -> keras.Model:
-    """The body up to one of its outputs: what lies beside it (BERT's pooler) would be weights that nothing trains."""
-    if not isinstance(body.output, dict) or name == "pooled_output":
+def _reading_part(body: keras.Model, pooling: str) -> keras.Model:
+    """The body up to what is pooled: what lies beside it (BERT's pooler, T5's decoder) would be weights that nothing
+    trains."""
+    if not isinstance(body.output, dict) or pooling == "pooled":
         return body
-    return keras.Model(body.input, body.output[name], name=body.name)
+    own = list(_taken(body).values())
+    output = "encoder_sequence_output" if "encoder_token_ids" in own else "sequence_output"
+    return keras.Model({name: body.input[name] for name in own}, body.output[output], name=body.name)
 
 
 def _pool(features, pooling: str, mask: keras.KerasTensor | None) -> keras.KerasTensor:

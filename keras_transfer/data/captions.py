@@ -14,10 +14,12 @@ from keras_transfer.data import reading, text_reading
 from keras_transfer.data.dividing import check_settings, divided
 from keras_transfer.data.examples import FileExamples, PairExamples, PictureExamples
 from keras_transfer.data.language import PromptSplits
+from keras_transfer.data.model_inputs import input_names, required_preprocessor
+from keras_transfer.data.packing import Packed, pack_prompted
+from keras_transfer.data.preprocessors import takes_prompts
 from keras_transfer.data.sources import WHOLE, Found
 from keras_transfer.data.splits import Split
 from keras_transfer.data.tables import captioned_table
-from keras_transfer.data.tokenizing import Packed, input_names, pack_prompted, required_preprocessor, takes_prompts
 from keras_transfer.errors import explain
 
 IMAGES = "images"

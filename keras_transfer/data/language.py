@@ -12,18 +12,13 @@ import numpy as np
 from keras_transfer.data import reading, text_reading
 from keras_transfer.data.dividing import check_settings, divided
 from keras_transfer.data.examples import PairExamples
+from keras_transfer.data.model_inputs import require_targets
+from keras_transfer.data.packing import Packed, pack, pack_pairs, pack_whole
+from keras_transfer.data.preprocessors import reads_and_writes
 from keras_transfer.data.sources import WHOLE, Found
 from keras_transfer.data.splits import Divided, Split
 from keras_transfer.data.tables import pair_table
 from keras_transfer.data.token_splits import TokenSplits
-from keras_transfer.data.tokenizing import (
-    Packed,
-    pack,
-    pack_pairs,
-    pack_whole,
-    reads_and_writes,
-    require_targets,
-)
 from keras_transfer.errors import explain
 
 

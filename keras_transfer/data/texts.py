@@ -10,9 +10,9 @@ import keras
 from keras_transfer.data import text_reading
 from keras_transfer.data.dividing import check_settings, divided
 from keras_transfer.data.language import CorpusSplits
+from keras_transfer.data.packing import Packed, pack
 from keras_transfer.data.splits import Divided, Split
 from keras_transfer.data.token_splits import TokenSplits
-from keras_transfer.data.tokenizing import Packed, pack
 from keras_transfer.errors import explain
 
 

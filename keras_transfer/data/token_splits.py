@@ -13,15 +13,10 @@ import keras
 import numpy as np
 
 from keras_transfer.data.buckets import arrange, bucket_of, check_lengths, choose_lengths
+from keras_transfer.data.model_inputs import check_segments, input_names, required_preprocessor
+from keras_transfer.data.packing import Packed
+from keras_transfer.data.preprocessors import longest_read, reads_and_writes
 from keras_transfer.data.splits import Divided, Split, Splits, table
-from keras_transfer.data.tokenizing import (
-    Packed,
-    check_segments,
-    input_names,
-    longest_read,
-    reads_and_writes,
-    required_preprocessor,
-)
 from keras_transfer.errors import explain
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_transfer.backbones import hub
 from keras_transfer.builders.outputs import gives_logits
-from keras_transfer.data import tokenizing
+from keras_transfer.data import model_inputs
 from keras_transfer.data.splits import Batches, Split
 from keras_transfer.data.text_reading import given_texts
 from keras_transfer.errors import explain
@@ -88,7 +88,7 @@ def _of_texts(model: keras.Model, texts: Sequence[str | tuple[str, ...]], batch_
             )
         )
     found = np.zeros((len(texts), model.output_shape[-1]), np.float32)
-    for numbers, inputs in tokenizing.prediction_batches(model, texts, batch_size=batch_size):
+    for numbers, inputs in model_inputs.prediction_batches(model, texts, batch_size=batch_size):
         with hub.taking_packed_inputs(model):
             found[numbers] = _as_probabilities(model, model.predict_on_batch(inputs))
     return found

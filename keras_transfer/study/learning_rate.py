@@ -22,9 +22,9 @@ from keras_transfer.study.smoothing import bounded, smooth, spread, weights_of, 
 from keras_transfer.training import compilation
 from keras_transfer.training.features import Cache, Keeping, features
 from keras_transfer.training.l2_sp import pretrained
-from keras_transfer.training.linear_probe import linear_head, start_from_probe
+from keras_transfer.training.linear_probe import linear_head
 from keras_transfer.training.objectives import objective_of
-from keras_transfer.training.stages import augmented_for, default_views, prepare
+from keras_transfer.training.stages import augmented_for, default_views, fit_head, prepare
 
 FEWEST_STEPS = 10
 # The test ends where the loss has come to so many times its lowest, both smoothed over the steps before.
@@ -242,8 +242,7 @@ def _losses(
         hub.taking_packed_inputs(model),
         (kept or splits).in_use() as batches,
     ):
-        if stage.is_from_probe:
-            start_from_probe(model, batches, seed=seed, standardised=stage.start == "standardised_probe")
+        fit_head(model, stage, batches, seed=seed)
         optimizer = compilation.optimizer(stage, stage_fates, rise.steps, precision, pretrained=start, rate=rise)
         objective.compile(model, optimizer, "auto")
         model.optimizer.build(model.trainable_variables)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -73,14 +73,8 @@ class StageInTraining:
             hub.taking_packed_inputs(model),
             self.choose_batches().in_use() as self.batches,
         ):
-            if begun is None and stage.is_from_probe:
-                start_from_probe(
-                    model,
-                    self.batches,
-                    seed=settings.seed,
-                    class_weight=settings.class_weight,
-                    standardised=stage.start == "standardised_probe",
-                )
+            if begun is None:
+                fit_head(model, stage, self.batches, seed=settings.seed, class_weight=settings.class_weight)
             before = begun.training.before if begun else state.values(model)
             self._train(before, started)
             self.audit = audit(model, stage, self._fates, before)
@@ -238,6 +232,20 @@ def prepare(
     awake_layers = [layer for fate in stage_fates if not fate.frozen for layer in fate.block.layers]
     freezing.follow_training(model, awake_layers)
     return stage_fates
+
+
+def fit_head(
+    model: keras.Model,
+    stage: Stage,
+    batches: Batches,
+    *,
+    seed: int,
+    class_weight: Mapping[int, float] | None = None,
+) -> None:
+    """Puts the linear probe into the head from which the stage starts, if it starts from one."""
+    if stage.is_from_probe:
+        standardised = stage.start == "standardised_probe"
+        start_from_probe(model, batches, seed=seed, class_weight=class_weight, standardised=standardised)
 
 
 def wake(model: keras.Model, stage: Stage, stage_fates: Sequence[Fate]) -> None:

@@ -54,6 +54,10 @@ def t5():
     return _hub().T5Backbone(dropout=0.0, **TEXT)
 
 
+def bart():
+    return _hub().BartBackbone(max_sequence_length=LENGTH, **TEXT)
+
+
 def f_net():
     return _hub().FNetBackbone(**{key: value for key, value in TEXT.items() if key != "num_heads"})
 

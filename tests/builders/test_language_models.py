@@ -56,6 +56,7 @@ def test_a_preprocessor_can_be_given():
         (kt.seq2seq_lm, "gpt2", "(?s)no Seq2SeqLM.*T5Backbone"),
         (kt.seq2seq_lm, "blip2", "no Seq2SeqLM"),
         (kt.image_to_text, "llama", "kt.causal_lm"),
+        (kt.image_to_text, "t5", "kt.seq2seq_lm"),
         (kt.image_to_text, "vit", "no CausalLM or Seq2SeqLM"),
     ],
 )

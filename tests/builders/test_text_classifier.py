@@ -5,16 +5,17 @@ import keras_hub
 import numpy as np
 import pytest
 from adapters import families
+from readers import t5
 from vocabularies import byte_pairs, word_pieces
 
 import keras_transfer as kt
 from keras_transfer import card
 from keras_transfer.backbones import freezing
-from keras_transfer.data import tokenizing
+from keras_transfer.data.model_inputs import preprocessor_of
 
 models = keras_hub.models
 TEXTS = ["the film was good", "it was not a very bad film , not very bad", "fine", "", "a fine film ."]
-ENCODERS = ["bert", "distil_bert", "roberta", "esm", "roformer_v2", "f_net"]
+ENCODERS = ["bert", "distil_bert", "roberta", "esm", "roformer_v2", "f_net", "t5", "bart"]
 DECODERS = ["gpt2", "gpt_neo_x", "gemma", "llama", "qwen3", "mixtral", "smollm3"]
 
 
@@ -64,7 +65,7 @@ def test_every_family_has_a_frozen_body_and_a_head(family):
     assert np.asarray(model(x)).shape == (families.BATCH, 2)
 
 
-@pytest.mark.parametrize("family", ["bert", "f_net", "esm", "gpt2"])
+@pytest.mark.parametrize("family", ["bert", "f_net", "esm", "gpt2", "t5"])
 def test_every_weight_of_the_body_has_a_gradient(family):
     model = kt.text_classifier(getattr(families, family)(), 2)
     _speak(model)
@@ -89,6 +90,17 @@ def test_the_mean_leaves_padding_out():
     np.testing.assert_allclose(_features(model, x), (tokens * mask).sum(1) / mask.sum(1), rtol=1e-5, atol=1e-6)
 
 
+def test_of_a_body_that_reads_and_writes_the_encoder_is_taken():
+    body = families.t5()
+    model = kt.text_classifier(body, 2)
+    x = _masked(model)
+    read = {f"encoder_{name}": column for name, column in x.items()}
+    written = {f"decoder_{name}": column for name, column in x.items()}
+    tokens, mask = np.asarray(body({**read, **written})["encoder_sequence_output"]), x["padding_mask"][..., None]
+    np.testing.assert_allclose(_features(model, x), (tokens * mask).sum(1) / mask.sum(1), rtol=1e-5, atol=1e-6)
+    assert not [variable.path for variable in model.weights if "decoder" in variable.path]
+
+
 def test_the_last_token_is_the_one_before_the_padding():
     model = kt.text_classifier(families.gpt2(), 2)
     x = _masked(model)
@@ -110,7 +122,15 @@ def test_the_first_token_and_the_pooled_output_are_the_bodys_own():
 
 @pytest.mark.parametrize(
     ("family", "pooling"),
-    [("bert", "mean"), ("roberta", "mean"), ("gpt2", "last"), ("llama", "last"), ("f_net", "pooled"), ("esm", "first")],
+    [
+        ("bert", "mean"),
+        ("roberta", "mean"),
+        ("gpt2", "last"),
+        ("llama", "last"),
+        ("f_net", "pooled"),
+        ("esm", "first"),
+        ("t5", "mean"),
+    ],
 )
 def test_auto_suits_the_body(family, pooling):
     model = kt.text_classifier(getattr(families, family)(), 2)
@@ -137,6 +157,21 @@ def test_a_preset_folder_brings_its_tokenizer(tmp_path):
     np.testing.assert_allclose(kt.predict(from_folder, TEXTS), kt.predict(from_object, TEXTS), rtol=1e-5)
 
 
+def test_the_folder_of_t5_brings_its_tokenizer(tmp_path):
+    tokenizer = t5().tokenizer
+    body = models.T5Backbone(
+        tokenizer.vocabulary_size(), num_layers=3, num_heads=2, hidden_dim=8, intermediate_dim=16, dropout=0.0
+    )
+    body.save_to_preset(tmp_path)
+    tokenizer.save_to_preset(tmp_path)
+    from_folder = kt.text_classifier(tmp_path, 2, max_length=8)
+    preprocessor = models.T5Preprocessor(tokenizer, sequence_length=8)
+    from_object = kt.text_classifier(body, 2, preprocessor=preprocessor)
+    for model in (from_folder, from_object):
+        _speak(model)
+    np.testing.assert_allclose(kt.predict(from_folder, TEXTS), kt.predict(from_object, TEXTS), rtol=1e-5)
+
+
 def test_a_language_models_folder_brings_its_tokenizer(shared):
     model = kt.text_classifier(shared / "weights" / "stories260K_llama_kerashub_preset", ["sad", "happy"])
     assert kt.predict(model, ["Once upon a time", "Lily"]).shape == (2, 2)
@@ -146,9 +181,9 @@ def test_a_language_models_folder_brings_its_tokenizer(shared):
 def test_texts_are_cut_to_what_was_asked_for_or_to_what_the_body_can():
     body, preprocessor = _bert(length=12)
     preprocessor.sequence_length = 512
-    assert tokenizing.preprocessor_of(kt.text_classifier(body, 2, preprocessor=preprocessor)).sequence_length == 12
+    assert preprocessor_of(kt.text_classifier(body, 2, preprocessor=preprocessor)).sequence_length == 12
     model = kt.text_classifier(body, 2, preprocessor=preprocessor, max_length=5)
-    assert tokenizing.preprocessor_of(model).sequence_length == 5
+    assert preprocessor_of(model).sequence_length == 5
     assert preprocessor.sequence_length == 512
 
 
@@ -159,7 +194,7 @@ def test_texts_are_cut_to_what_was_asked_for_or_to_what_the_body_can():
         ("distil_bert", {"pooling": "pooled"}, "'auto', 'first'"),
         ("esm", {"pooling": "mean"}, "'auto', 'first'"),
         ("bert", {"dropout": 1.0}, "less than 1"),
-        ("t5", {}, "kt.seq2seq_lm"),
+        ("t5", {"pooling": "pooled"}, "'auto', 'first'"),
         ("vit", {}, "kt.image_classifier"),
         ("blip2", {}, "kt.image_to_text"),
     ],
@@ -191,7 +226,7 @@ def test_the_tokenizer_of_another_body_is_refused():
 def test_training_by_hand_moves_the_head_alone():
     model = _classifier(dropout=0.0)
     body = [np.array(value) for value in model.get_layer("bert_backbone").get_weights()]
-    x = tokenizing.preprocessor_of(model)(TEXTS)
+    x = preprocessor_of(model)(TEXTS)
     model.optimizer.learning_rate = 0.05
     history = model.fit(x, np.array([1, 0, 1, 0, 1]), epochs=40, verbose=0).history
     assert history["loss"][-1] < history["loss"][0] / 2

@@ -1,0 +1,106 @@
+"""Settings of `kt.staged_fine_tuning` tried on folds of the training pictures: by this its defaults are chosen.
+
+    python benchmarks/fine_tuning_folds.py --shared ../shared
+    python benchmarks/fine_tuning_folds.py --options '{}' '{"least_steps": 800}' '{"learning_rate": 0.002}'
+
+For each set of options a table: accuracy on held-out folds of train at several places of the way from the fitted head
+on the frozen body (0) to the tuned weights (1), mean over the folds of each shared picture set, and over the sets. The
+test splits are not read. Every (options, set, fold) is one line of `--results`, so that the command can be stopped and
+started again. Differences of a point between two sets of options are noise: a fold has 47 to 134 pictures.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import tempfile
+
+import numpy as np
+from image_fine_tuning import SETS, lend_weights
+
+SHARES = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=pathlib.Path, default=pathlib.Path("../shared"))
+    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("runs/fine_tuning_folds.jsonl"))
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
+    parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2], choices=[0, 1, 2])
+    parser.add_argument("--options", nargs="+", default=["{}"], help="JSON, arguments of kt.staged_fine_tuning")
+    options = parser.parse_args()
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as keras_home:
+        lend_weights(options.shared, pathlib.Path(keras_home))
+        for fold in options.folds:
+            for name in options.sets:
+                for given in options.options:
+                    key = {"options": given, "set": name, "fold": fold}
+                    if not any(key.items() <= line.items() for line in lines_of(options.results)):
+                        line = key | measure(options.shared / "images" / name, fold, json.loads(given))
+                        print(line, flush=True)
+                        with options.results.open("a") as file:
+                            file.write(json.dumps(line) + "\n")
+    for given in options.options:
+        print(f"\n{given}\n{table(lines_of(options.results), given, options)}")
+
+
+def measure(folder: pathlib.Path, fold: int, given: dict) -> dict[str, float]:
+    """Accuracy on one fold at each place of the way, of a model that is tuned on the others."""
+    import keras
+
+    import keras_transfer as kt
+    from keras_transfer import state
+
+    splits = held_out(folder, fold)
+    keras.utils.set_random_seed(fold)
+    model = kt.image_classifier("MobileNetV2", splits.classes, alpha=0.35)
+    plan = kt.staged_fine_tuning(model, safeguard=False, **given)
+    weights = []
+    look = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: weights.append(state.values(model)))
+    kt.fit(model, splits, plan, seed=fold, callbacks=[look], verbose=False)
+    before, after = weights[-1], state.values(model)
+    found = {}
+    for share in SHARES:
+        state.assign(model, [between(old, new, share) for old, new in zip(before, after, strict=True)])
+        found[f"{share:g}"] = kt.evaluate(model, splits, "test").accuracy
+    return found
+
+
+def held_out(folder: pathlib.Path, fold: int):
+    """The training pictures of a set, a third of them in place of the test split."""
+    from sklearn.model_selection import StratifiedKFold
+
+    import keras_transfer as kt
+
+    files = np.array(sorted(path for path in (folder / "train").rglob("*") if path.is_file()))
+    labels = np.array([path.parent.name for path in files])
+    divided = list(StratifiedKFold(3, shuffle=True, random_state=0).split(files, labels))[fold]
+    parts = {name: (list(files[of]), list(labels[of])) for name, of in zip(("train", "test"), divided, strict=True)}
+    return kt.data.images(parts, validation=0.0, seed=0)
+
+
+def between(old: np.ndarray, new: np.ndarray, share: float) -> np.ndarray:
+    """Part of the way from one weight to another; what counts is left."""
+    return (old + share * (new - old)).astype(old.dtype) if old.dtype.kind == "f" else old
+
+
+def lines_of(results: pathlib.Path) -> list[dict]:
+    """What has been measured."""
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+
+def table(lines: list[dict], given: str, options: argparse.Namespace) -> str:
+    """As Markdown."""
+    rows = ["| share of the way | " + " | ".join(options.sets) + " | mean |", "|---" * (len(options.sets) + 2) + "|"]
+    for share in SHARES:
+        means = []
+        for name in options.sets:
+            of_set = [line for line in lines if line["options"] == given and line["set"] == name]
+            means.append(statistics.mean(line[f"{share:g}"] for line in of_set if line["fold"] in options.folds))
+        rows.append(f"| {share:g} | " + " | ".join(f"{mean:.3f}" for mean in [*means, statistics.mean(means)]) + " |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
