@@ -168,8 +168,16 @@ def test_a_body_of_ones_own_has_the_task_of_the_class_it_is_based_on():
         pass
 
     body = Mine(vocabulary_size=20, num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=16)
-    assert hub.generates(body)
-    assert not hub.generates(families.bert())
+    assert hub.writes(body)
+    assert hub.reads_from_left(body)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_reads_from_the_left_and_what_writes():
+    """KerasHub counts a body that reads one text and writes another among the language models."""
+    for family, writes, from_left in [("gpt2", True, True), ("t5", True, False), ("bert", False, False)]:
+        body = getattr(families, family)()
+        assert (hub.writes(body), hub.reads_from_left(body)) == (writes, from_left), family
 
 
 def test_packed_inputs_go_past_the_preprocessor_for_as_long_as_it_is_said():
