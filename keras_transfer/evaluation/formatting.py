@@ -125,6 +125,37 @@ def cut(text: str, width: int) -> str:
     return text + "…" + " " * (width - 1 - _columns(text))
 
 
+def cut_apart(names: Sequence[str], width: int) -> list[str]:
+    """Names on at most `width` columns each, but as many more as it takes for different ones to look different.
+
+    What is left out is their middle: names that start alike often end apart.
+
+    Example:
+
+    >>> cut_apart(["fine-tuning, insects", "fine-tuning, plants", "head"], 12)
+    ['fine-t…sects', 'fine-t…lants', 'head']
+    >>> cut_apart(["a long name (1) of it", "a long name (2) of it"], 12)
+    ['a long name (1) of it', 'a long name (2) of it']
+    """
+    longest = max(map(_columns, names), default=0)
+    for columns in range(width, longest):
+        shown = [_without_middle(name, columns) for name in names]
+        if len(set(shown)) == len(set(names)):
+            return shown
+    return [_without_middle(name, max(width, longest)) for name in names]
+
+
+def _without_middle(text: str, width: int) -> str:
+    """The text on at most `width` columns, its middle left out where it is wider."""
+    text = cut(text, _columns(text) or 1)
+    kept = len(text)
+    shown = text
+    while _columns(shown) > width:
+        kept -= 1
+        shown = text[: math.ceil(kept / 2)] + "…" + text[len(text) - kept // 2 :]
+    return shown
+
+
 def _columns(text: str) -> int:
     """How many columns of a terminal the text takes: Chinese letters take two, combining accents none."""
     return sum(

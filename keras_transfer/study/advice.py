@@ -9,7 +9,7 @@ from keras_transfer.evaluation.formatting import LINE_WIDTH, duration, percent, 
 from keras_transfer.study.evidence import Evidence
 from keras_transfer.study.pitfalls import Pitfalls
 from keras_transfer.study.prospects import Margin, Prospect
-from keras_transfer.study.rules import Rule
+from keras_transfer.study.rules import METHODS, Rule
 from keras_transfer.study.trials import Trial
 
 
@@ -106,7 +106,14 @@ class Advice:
         return f"the body: {self.body_margin or 'there was no other to compare it with'}"
 
     def _of_method(self) -> str:
-        return f"the method: {self.method_margin or 'this is what the flow chart says; it was not tried'}"
+        return f"the method: {self.method_margin or self._why_without_margin()}"
+
+    def _why_without_margin(self) -> str:
+        if self.method == METHODS[0]:
+            return "its linear probe was measured; nothing else was tried on this body"
+        if any(trial.method == self.method for trial in self.trials):
+            return "it was tried on another body, not on this one"
+        return "this is what the flow chart says; it was not tried"
 
     def _evidence_table(self) -> list[str]:
         rows = [("body", "parameters", "probe", "95 % interval", "log loss", "5 nearest", "LogME", "seconds")]

@@ -15,7 +15,7 @@ from keras_transfer.study.advice import Advice
 from keras_transfer.study.candidates import Candidate, candidates
 from keras_transfer.study.evidence import Built, Frozen, built, frozen
 from keras_transfer.study.pace import FEWEST_EPOCHS, Clock
-from keras_transfer.study.pitfalls import Pitfalls, pitfalls
+from keras_transfer.study.pitfalls import Pitfalls, counted_on, pitfalls
 from keras_transfer.study.rules import METHODS, Rule, rules
 from keras_transfer.study.trials import Trial, run_trial
 
@@ -76,7 +76,8 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
     some = study.sampled(splits, models)
     bodies = study.features(models, some)
     found = study.pitfalls(bodies[0], some)
-    charts = {body.name: study.chart(body, some) for body in bodies}
+    found = found and counted_on(found, splits)
+    charts = {body.name: study.chart(body, some, splits) for body in bodies}
     return study.answer(bodies, charts, study.trials(bodies, some), found)
 
 
@@ -176,16 +177,16 @@ class _Study:
         self.say("looking for pitfalls in the data")
         return pitfalls(splits, body.candidate.model(), flips=flips, seed=self.seed)
 
-    def chart(self, body: Frozen, splits: Splits) -> list[Rule]:
-        """What the flow chart says of a body on these data."""
-        chance_level = max(splits.train.counts.values()) / len(splits.train)
+    def chart(self, body: Frozen, some: Splits, whole: Splits) -> list[Rule]:
+        """What the flow chart says of a body on the whole data, from features of some of them."""
+        chance_level = max(some.train.counts.values()) / len(some.train)
         nearness = (body.evidence.measures.neighbours - chance_level) / (1 - chance_level)
         return rules(
-            per_class=len(splits.train) / len(splits.classes),
+            per_class=len(whole.train) / len(whole.classes),
             nearness=max(0.0, nearness),
             parameters=body.evidence.parameters,
             is_transformer=METHODS[2] in body.evidence.methods,
-            epochs_in_time=max(0.0, self.clock.left) / body.pace.epoch,
+            epochs_in_time=max(0.0, self.clock.left) / (body.pace.epoch * len(whole.train) / len(some.train)),
         )
 
     def trials(self, bodies: Sequence[Frozen], splits: Splits) -> list[Trial]:

@@ -280,6 +280,8 @@ def _tried(study: _Study, way: Way, epochs: int, seed: int, folder: pathlib.Path
     """Carries a method out with one seed, or reads what came of it."""
     workdir = folder and folder / f"seed_{seed}"
     kept_before, started = _kept(), time.perf_counter()
+    # What an earlier process did of the run, this one has not seen.
+    goes_on = workdir is not None and workdir.exists() and not study.fit_options.get("restart")
     with watched() as memory:
         model, beginning = study.freshness.built(way.build, way.body, seed)
         whole = way.plan(model).over(study.splits.steps_per_epoch(model))
@@ -297,8 +299,8 @@ def _tried(study: _Study, way: Way, epochs: int, seed: int, folder: pathlib.Path
         seconds=run.report.cost.total_seconds,
         trainable_parameters=max(stage.trainable_parameters for stage in run.report.cost.stages),
         stored_bytes=beginning.bytes_since(model),
-        memory_bytes=memory.added,
-        made_features=bool(_kept() - kept_before),
+        memory_bytes=None if goes_on else memory.added,
+        made_features=None if goes_on else bool(_kept() - kept_before),
     )
     if workdir is not None:
         trial = first_seen.read(trial, run, study.source, workdir)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _FORMAT, _VERSION = "keras_transfer.comparison", 1
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Data:
     """What the methods were compared on.
 

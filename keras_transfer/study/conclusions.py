@@ -1,19 +1,20 @@
 """What a comparison shows, in plain sentences: what transfer was worth, which methods differ, what they cost."""
 
 import dataclasses
-import itertools
 import math
 import statistics
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from keras_transfer.evaluation.formatting import duration, percent
-from keras_transfer.study.intervals import Estimate
+from keras_transfer.study.intervals import Estimate, level_said
 
 if TYPE_CHECKING:
     from keras_transfer.study.comparison import Comparison, Row
 
 _LEVEL = 0.95
+# A method that is cheaper is worth a word where it is so little behind.
+_NEAR = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +40,11 @@ def sentences(comparison: "Comparison") -> tuple[str, ...]:
         return ("No run came to an end, so nothing can be said.", *_missing(comparison))
     found = [*_transfer(comparison), *_ranking(comparison), *_forgetting(comparison)]
     found += [*_shifts(comparison), *_missing(comparison)]
-    if all(len(row.by_seed) == 1 for row in comparison.rows):
-        found.append("Each method ran with one seed only: how much another seed would change is not known.")
+    once = [quoted(row.method.name) for row in comparison.rows if len(row.by_seed) == 1]
+    if once:
+        who = "Each method" if len(once) == len(comparison.rows) else _listed(once)
+        caveat = f"{who} ran with one seed only: what is said holds of these models, and how much another seed would"
+        found.insert(1, f"{caveat} change is not known.")
     return tuple(found)
 
 
@@ -51,8 +55,12 @@ def negative_transfer(comparison: "Comparison") -> tuple[NegativeTransfer, ...]:
 
 
 def best(rows: Sequence["Row"]) -> "Row":
-    """The row with the highest accuracy, of equals the quickest."""
-    return max(rows, key=lambda row: (row.accuracy.value, -row.seconds))
+    """The row with the highest accuracy, of equals the quickest.
+
+    Methods that came to an end with fewer seeds than others come behind these: which seeds break off is no chance, and
+    the mean of those that are left flatters.
+    """
+    return max(rows, key=lambda row: (len(row.by_seed), row.accuracy.value, -row.seconds))
 
 
 def quoted(name: str) -> str:
@@ -94,53 +102,49 @@ def interval(estimate: Estimate) -> str:
     >>> interval(Estimate(0.05, 0.01, 0.09, 100))
     '95 % interval 1.0 to 9.0 points'
     """
-    return f"{100 * estimate.level:.3g} % interval {points(estimate.low)} to {points(estimate.high)} points"
+    return f"{level_said(estimate.level)} interval {points(estimate.low)} to {points(estimate.high)} points"
 
 
-def _level(pairs: int) -> float:
-    """Of the interval of each difference, so that all of them hold together in 95 of 100 cases (Bonferroni).
+def level(methods: int) -> float:
+    """Of the interval of each difference, so that those of all pairs hold together in 95 of 100 cases (Bonferroni).
 
     Which method is the best was seen on the examples that it is compared on. The difference between it and another
-    could as well have been that of any two, so every pair counts and not the one that is looked at alone.
+    could as well have been that of any two, so every pair counts and not the one that is looked at alone. It is the
+    same in all that is said of a comparison, so that no two sentences judge one pair differently.
 
     Args:
-        pairs: how many there are of methods that could have been those compared.
+        methods: how many are compared.
 
     Example:
 
-    >>> round(_level(1), 4), round(_level(10), 4)
+    >>> round(level(2), 4), round(level(5), 4)
     (0.95, 0.995)
     """
-    return 1 - (1 - _LEVEL) / pairs
+    return 1 - (1 - _LEVEL) / max(1, math.comb(methods, 2))
+
+
+def _difference(comparison: "Comparison", first: str, second: str) -> Estimate | None:
+    return comparison.difference(first, second, level=level(len(comparison.rows)))
 
 
 def _against_scratch(comparison: "Comparison") -> Iterator[NegativeTransfer]:
-    """For each body its best method against the best from scratch, and how much better the latter is.
-
-    Corrected for all pairs of a method from scratch and one that is not: both were chosen on these examples.
-    """
+    """For each body its best method against the best from scratch, and how much better the latter is."""
     scratch = [row for row in comparison.rows if not row.method.transfers]
     if scratch:
         rival = best(scratch).method.name
-        level = _level(len(scratch) * max(1, len(comparison.rows) - len(scratch)))
         for row in _best_of_bodies(comparison):
-            difference = comparison.difference(rival, row.method.name, level=level)
+            difference = _difference(comparison, rival, row.method.name)
             yield NegativeTransfer(row.method.body, row.method.name, rival, difference)
 
 
 def _against_bodies(comparison: "Comparison") -> Iterator[NegativeTransfer]:
-    """For each body but the best its best method against that of the best, and how much better the latter is.
-
-    Corrected for all pairs of methods that begin with different bodies.
-    """
+    """For each body but the best its best method against that of the best, and how much better the latter is."""
     rows = _best_of_bodies(comparison)
     if len(rows) > 1:
         first = best(rows)
-        bodies = [row.method.body for row in comparison.rows if row.method.transfers]
-        level = _level(sum(one != other for one, other in itertools.combinations(bodies, 2)))
         for row in rows:
             if row is not first:
-                difference = comparison.difference(first.method.name, row.method.name, level=level)
+                difference = _difference(comparison, first.method.name, row.method.name)
                 yield NegativeTransfer(row.method.body, row.method.name, first.method.name, difference)
 
 
@@ -189,6 +193,8 @@ def _worth_beside(rival: NegativeTransfer) -> str:
             f"Negative transfer beside another body: {better} is {points(difference.value)} points more accurate than "
             f"{other}, the best that begins with {body} ({interval(difference)})."
         )
+    if difference.high < 0:
+        return _better_where_both_ended(rival.method, rival.better, -difference)
     return (
         f"No difference beyond the noise between {better} and {other}, the best that begins with {body} "
         f"({_points_apart(difference)})."
@@ -196,32 +202,44 @@ def _worth_beside(rival: NegativeTransfer) -> str:
 
 
 def _ranking(comparison: "Comparison") -> list[str]:
-    """Which method is the best, and which of the others it is above beyond the noise: corrected for all pairs."""
+    """Which method is the best, and which of the others it is above beyond the noise."""
     first = best(comparison.rows)
+    name, accuracy = quoted(first.method.name), first.accuracy
     rest = [row for row in comparison.rows if row is not first]
     if not rest:
-        return []
-    level = _level(math.comb(len(comparison.rows), 2))
-    differences = {
-        row.method.name: comparison.difference(first.method.name, row.method.name, level=level) for row in rest
-    }
-    worse = [name for name, found in differences.items() if found is not None and found.low > 0]
-    alike = [row for row in rest if row.method.name not in worse and differences[row.method.name] is not None]
-    sentence = f"The highest accuracy is that of {quoted(first.method.name)}, {percent(first.accuracy.value)}"
+        sure = f"95 % interval {percent(accuracy.low)} to {percent(accuracy.high)}"
+        return [f"{name} alone came to an end: it is right on {percent(accuracy.value)} ({sure})."]
+    known = {row.method.name: _difference(comparison, first.method.name, row.method.name) for row in rest}
+    differences = {name: difference for name, difference in known.items() if difference is not None}
+    worse = [name for name, difference in differences.items() if difference.low > 0]
+    better = [name for name, difference in differences.items() if difference.high < 0]
+    alike = [row for row in rest if row.method.name in differences and row.method.name not in (*worse, *better)]
+    is_highest = all(row.accuracy.value <= accuracy.value for row in rest)
+    where = "The highest accuracy" if is_highest else "The highest accuracy of those that ended with most seeds"
+    sentence = f"{where} is that of {name}, {percent(accuracy.value)}"
     sentence += f"; beyond the noise it is above {_listed(list(map(quoted, worse)))}." if worse else "."
     found = [sentence]
+    found += [_better_where_both_ended(other, first.method.name, -differences[other]) for other in better]
     if alike:
         shown = [f"{quoted(row.method.name)} ({_points_apart(differences[row.method.name])})" for row in alike]
-        found.append(f"No difference beyond the noise between {quoted(first.method.name)} and {_listed(shown)}.")
-        found += _cheaper(comparison, first, alike)
+        found.append(f"No difference beyond the noise between {name} and {_listed(shown)}.")
+        near = [row for row in alike if differences[row.method.name].value <= _NEAR]
+        found += _cheaper(comparison, first, near)
     return found
 
 
-def _cheaper(comparison: "Comparison", first: "Row", alike: Sequence["Row"]) -> list[str]:
-    """Which of the methods that are as good as the best costs less, where one costs a good deal less."""
-    smallest = min([first, *alike], key=lambda row: row.stored_bytes)
+def _better_where_both_ended(one: str, other: str, difference: Estimate) -> str:
+    return (
+        f"With the seeds that both ended with, {quoted(one)} is {points(difference.value)} points more accurate than "
+        f"{quoted(other)} ({interval(difference)})."
+    )
+
+
+def _cheaper(comparison: "Comparison", first: "Row", near: Sequence["Row"]) -> list[str]:
+    """Which of the methods that are hardly behind the best costs less, where one costs a good deal less."""
+    smallest = min([first, *near], key=lambda row: row.stored_bytes)
     said: dict[str, list[str]] = {}
-    seconds = _seconds(comparison, [first, *alike])
+    seconds = _seconds(comparison, [first, *near])
     if first.method.name in seconds:
         quickest, slow = min(seconds, key=seconds.get), seconds[first.method.name]
         if seconds[quickest] < 0.8 * slow:
@@ -231,7 +249,7 @@ def _cheaper(comparison: "Comparison", first: "Row", alike: Sequence["Row"]) -> 
         space = f"leaves {size(smallest.stored_bytes)} to store per task instead of {size(first.stored_bytes)}"
         said.setdefault(quoted(smallest.method.name), []).append(space)
     cheaper = [f"{name} {' and '.join(facts)}" for name, facts in said.items()]
-    return [f"Of these, {'; '.join(cheaper)}."] if cheaper else []
+    return [f"At most {points(_NEAR)} points behind it, {'; '.join(cheaper)}."] if cheaper else []
 
 
 def _seconds(comparison: "Comparison", rows: Sequence["Row"]) -> dict[str, float]:
@@ -252,9 +270,10 @@ def _points_apart(found: Estimate) -> str:
     """Example:
 
     >>> _points_apart(Estimate(0.05, -0.01, 0.11, 100))
-    '5.0 points apart, interval -1.0 to 11.0'
+    '5.0 points apart, 95 % interval -1.0 to 11.0'
     """
-    return f"{points(found.value)} points apart, interval {points(found.low)} to {points(found.high)}"
+    ends = f"{points(found.low)} to {points(found.high)}"
+    return f"{points(found.value)} points apart, {level_said(found.level)} interval {ends}"
 
 
 def _shifts(comparison: "Comparison") -> list[str]:

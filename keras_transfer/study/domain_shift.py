@@ -46,8 +46,10 @@ class Shift:
     @property
     def words(self) -> str:
         """What that means."""
-        if not self.is_notable:
+        if self.interval[0] <= 0.5:
             return "no difference beyond noise, as between two draws from one source"
+        if not self.is_notable:
+            return "a difference beyond noise, but a small one"
         if self.right < FAR:
             return "they differ in part: in how they were collected, or in what is on them"
         return "they are apart, as photographs are from sketches or from photographs of other things"

@@ -85,8 +85,27 @@ def sampled(splits: Splits, most: int, *, seed: int) -> Splits:
     parts = {split.name: split for split in splits.all}
     for name, split in parts.items():
         if len(split) > most:
-            parts[name] = _some(split, np.sort(some_of_each(split.labels, most, seed)), name)
+            parts[name] = _some(split, np.sort(_in_proportion(split.labels, most, seed)), name)
     return rebuilt(splits, Divided(*map(parts.get, ("train", "validation", "test"))))
+
+
+def _in_proportion(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """The numbers of `count` examples at random, the classes as often among them as among all, each at least once.
+
+    Example:
+
+    >>> labels = np.array([0] * 80 + [1] * 19 + [2])
+    >>> np.bincount(labels[_in_proportion(labels, 10, seed=0)]).tolist()
+    [8, 1, 1]
+    """
+    drawn = some_of_each(labels, len(labels), seed)
+    _, classes, sizes = np.unique(labels[drawn], return_inverse=True, return_counts=True)
+    by_class = np.argsort(classes, kind="stable")
+    begins = np.cumsum(sizes) - sizes
+    # Each example's place among those of its class, from 0 to 1; the first of every class comes before all others.
+    place = np.empty(len(labels))
+    place[by_class] = (np.arange(len(labels)) - np.repeat(begins, sizes)) / np.repeat(sizes, sizes)
+    return drawn[np.argsort(place, kind="stable")[:count]]
 
 
 def rebuilt(splits: Splits, parts: Divided) -> Splits:

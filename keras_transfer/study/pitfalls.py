@@ -1,5 +1,6 @@
 """What is the matter with the data, by name and with its figure, before anybody trains on them."""
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -188,9 +189,18 @@ def pitfalls(
     suspects = _suspects(splits, features, seed)
     of_source = None if source is None else features_of(model, source, source.train)
     shifts = shifts_among(features, of_source, seed=seed)
-    checks = [_few(splits), _imbalance(splits), *_doubles(splits, pairs), _labels(splits, suspects)]
-    checks += map(_shift, shifts)
+    checks = [*_counted(splits), *_doubles(pairs), _labels(splits, suspects), *map(_shift, shifts)]
     return Pitfalls(tuple(checks), tuple(pairs), tuple(suspects), tuple(shifts), splits)
+
+
+def counted_on(found: Pitfalls, whole: Splits) -> Pitfalls:
+    """What was found in some of the data, with all that labels alone say counted on the whole of them."""
+    counted = _counted(whole)
+    return dataclasses.replace(found, checks=(*counted, *found.checks[len(counted) :]))
+
+
+def _counted(splits: Splits) -> list[Pitfall]:
+    return [_few(splits), _imbalance(splits)]
 
 
 def _suspects(splits: Splits, features: dict[str, np.ndarray], seed: int) -> list[Suspect]:
@@ -223,12 +233,14 @@ def _imbalance(splits: Splits) -> Pitfall:
     return Pitfall("imbalance", ratio > UNEVEN, figure, mend)
 
 
-def _doubles(splits: Splits, pairs: list[Pair]) -> list[Pitfall]:
+def _doubles(pairs: list[Pair]) -> list[Pitfall]:
     between = [pair for pair in pairs if pair.is_between_splits]
     within = [pair for pair in pairs if pair.one[0] == pair.other[0] == "train"]
-    spoilt = len({place for pair in between for place in (pair.one, pair.other) if place[0] == between[0].other[0]})
     where = ", ".join(sorted({f"{pair.one[0]} and {pair.other[0]}" for pair in between}))
-    figure = _pairs(between) + (f", of {where}: they spoil {spoilt} of {between[0].other[0]}" if between else "")
+    # Of two splits the later one is there to judge, and flatters.
+    spoilt = collections.Counter(name for name, _ in {pair.other for pair in between})
+    judged = " and ".join(f"{spoilt[name]} of {name}" for name in sorted(spoilt))
+    figure = _pairs(between) + (f", of {where}: they spoil {judged}" if between else "")
     disagree = sum(not pair.same_label for pair in within)
     return [
         Pitfall(

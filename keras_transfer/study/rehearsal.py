@@ -15,6 +15,8 @@ from keras_transfer.training.fit import fit
 
 # The first step traces; of the others the median is taken.
 _STEPS = 6
+# Arguments of `fit` about its workdir.
+_OF_KEEPING = ("restart", "checkpoint_steps", "checkpoint_seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,9 @@ def rehearsed(
     """
     short = [dataclasses.replace(stage, epochs=2, least_steps=0, patience=None) for stage in plan]
     watch = _Stopwatch()
-    options = {**fit_options, "callbacks": [watch], "verbose": False}
+    # What is tried out is not kept, so what is said of keeping it has no meaning here.
+    options = {name: value for name, value in fit_options.items() if name not in _OF_KEEPING}
+    options |= {"callbacks": [watch], "verbose": False}
     run = fit(model, splits, dataclasses.replace(plan, stages=short), seed=seed, **options)
     steps = splits.steps_per_epoch(model)
     return [

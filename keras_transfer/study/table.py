@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from keras_transfer.data.splits import table
-from keras_transfer.evaluation.formatting import LINE_WIDTH, cut, percent, score_text
-from keras_transfer.study.conclusions import best, points, quoted, size
+from keras_transfer.evaluation.formatting import LINE_WIDTH, cut_apart, percent, score_text
+from keras_transfer.study.conclusions import best, level, points, quoted, size
+from keras_transfer.study.intervals import level_said
 
 if TYPE_CHECKING:
     from keras_transfer.study.comparison import Comparison, Row
@@ -16,7 +17,9 @@ _LONGEST_NAME = 20
 
 def text(comparison: "Comparison") -> str:
     """Heading, table, what follows from it, and how it was measured."""
-    rows = [head(comparison), *([cut(cells[0], _LONGEST_NAME), *cells[1:]] for cells in body(comparison))]
+    lines = body(comparison)
+    names = cut_apart([cells[0] for cells in lines], _LONGEST_NAME)
+    rows = [head(comparison), *([name, *cells[1:]] for name, cells in zip(names, lines, strict=True))]
     parts = [heading(comparison), "\n".join(table(rows))]
     parts.append("\n".join(textwrap.fill(line, LINE_WIDTH, subsequent_indent="  ") for line in comparison.conclusions))
     parts.append("\n".join(textwrap.fill(line, LINE_WIDTH, subsequent_indent="  ") for line in footnotes(comparison)))
@@ -80,24 +83,27 @@ def footnotes(comparison: "Comparison") -> Iterator[str]:
     """What a reader must know to read the figures rightly."""
     if comparison.budget:
         yield f"Budget: {comparison.budget}."
-    yield (
-        "Intervals: 95 %, over seeds and examples together (infinitesimal jackknife over examples, Student's t over "
-        "seeds); differences between methods are paired by seed and example."
-    )
+    intervals = "Intervals in the table: 95 %, over seeds and examples together (infinitesimal jackknife over examples,"
+    intervals += " Student's t over seeds)."
+    if len(comparison.rows) > 1:
+        each = level_said(level(len(comparison.rows)))
+        intervals += f" Differences between methods are paired by seed and example; their intervals are of {each}, so"
+        intervals += " that those of all pairs hold together in 95 of 100 cases (Bonferroni)."
+    yield intervals
     if comparison.data.split != "test":
         yield "There was no test split: what is measured on validation flatters methods that choose by it."
     else:
         yield "No run chose anything by the test split; but the best of several methods on it is a little flattered."
     makers = [trial for trial in comparison.trials if trial.made_features]
     computed = ", ".join(f"{quoted(trial.method)} (seed {trial.seed})" for trial in makers)
-    yield (
-        "Seconds of training, mean over seeds. Features of frozen layers are computed once and shared: "
-        + (
-            f"that time is in {computed}; the other runs found them or used none."
-            if makers
-            else "every run found them or used none."
-        )
-    )
+    others = "the other runs found them or used none" if makers else "every run found them or used none"
+    unseen = [trial for trial in comparison.trials if trial.is_done and trial.made_features is None]
+    if unseen:
+        runs = ", ".join(f"{quoted(trial.method)} (seed {trial.seed})" for trial in unseen)
+        others += f", but for {runs}, of which that was not seen: broken off, and gone on with"
+    within = f"that time is in {computed}; " if makers else ""
+    shared = "Features of frozen layers are computed once and shared"
+    yield f"Seconds of training, mean over seeds. {shared}: {within}{others}."
     yield (
         "Memory: the most of the host's that a run added to what the process held, least over seeds. To store: weights "
         "that differ from the pretrained ones, the head's among them."

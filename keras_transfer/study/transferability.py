@@ -149,7 +149,7 @@ def _evidence(left: np.ndarray, squares: np.ndarray, target: np.ndarray, width: 
     for _ in range(_MOST_STEPS):
         length, residual = _fit(squares, projected, outside, alpha, beta)
         effective = float(np.sum(beta * squares / (alpha + beta * squares)))
-        next_alpha = effective / max(length, 1e-12)
+        next_alpha = max(effective, 1e-12) / max(length, 1e-12)
         next_beta = (count - effective) / max(residual, 1e-12)
         moved = abs(math.log(next_alpha / next_beta) - math.log(alpha / beta))
         alpha, beta = next_alpha, next_beta

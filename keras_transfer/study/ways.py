@@ -60,7 +60,7 @@ def ways(builds: Mapping[str, Build], plans: Mapping[str, PlanOf], models: Mappi
         models: for each body one that was built.
 
     Raises:
-        ValueError: if a plan does not fit its model.
+        ValueError: if a plan does not fit its model, or two would have one name.
     """
     alike = len({_architecture(model) for model in models.values()}) == 1
     found: dict[str, Way] = {}
@@ -69,6 +69,15 @@ def ways(builds: Mapping[str, Build], plans: Mapping[str, PlanOf], models: Mappi
             way = Way(f"{name}, {body}" if len(builds) > 1 else name, body, build, plan_of)
             if alike and way.plan(models[body]).stages[0].start == "random":
                 way = dataclasses.replace(way, name=name, body="")
+            if way.name in found and way.body:
+                raise ValueError(
+                    explain(
+                        "Two methods would have one name.",
+                        given=repr(way.name),
+                        expected="names of plans and bodies that differ when they are joined",
+                        to_mend="leave the commas out of them",
+                    )
+                )
             found.setdefault(way.name, way)
     return list(found.values())
 

@@ -204,18 +204,33 @@ class _Scale:
         return kernel, bias - self.mean @ kernel
 
 
-def some_of_each(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """The numbers of `count` examples drawn at random, at least one of each class.
+def some_of_each(labels: np.ndarray, count: int, seed: int, *, least: int = 1) -> np.ndarray:
+    """The numbers of `count` examples drawn at random, or of all in random order where there are no more.
+
+    Args:
+        labels: class numbers, shape (examples,).
+        count: how many to draw.
+        seed: of the draw.
+        least: so many of each class are among them, or as many of each as fit; all of a class that has fewer.
 
     Example:
 
     >>> labels = np.array([0] * 99 + [1])
     >>> labels[some_of_each(labels, 2, seed=0)].tolist()
     [0, 1]
+    >>> np.bincount(np.arange(600)[some_of_each(np.arange(600) // 3, 400, seed=0, least=2)] // 3).tolist() == [2] * 200
+    True
     """
     drawn = np.random.default_rng(seed).permutation(len(labels))
-    _, first = np.unique(labels[drawn], return_index=True)
-    return drawn[np.concatenate([first, np.setdiff1d(np.arange(len(drawn)), first)])[:count]]
+    if count >= len(labels):
+        least = 1
+    # How many of its class come before each, and the first few of every class in front.
+    by_class = np.argsort(labels[drawn], kind="stable")
+    _, begins, sizes = np.unique(labels[drawn][by_class], return_index=True, return_counts=True)
+    before = np.empty(len(labels), np.int64)
+    before[by_class] = np.arange(len(labels)) - np.repeat(begins, sizes)
+    turns = [by_class[before[by_class] == turn] for turn in range(least)]
+    return drawn[np.concatenate([*turns, np.flatnonzero(before >= least)])[:count]]
 
 
 def _rotated(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -239,18 +254,23 @@ def _rotated(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _strength(features: np.ndarray, labels: np.ndarray, weights: dict[int, float] | None, seed: int) -> float:
-    """The C with the lowest log loss on held-out parts; the middle one where a class cannot be divided."""
+    """The C with the lowest log loss on held-out parts; the middle one where no class can be divided.
+
+    A class with one example is learnt from, and never asked about.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
-    chosen = some_of_each(labels, MOST_TO_CHOOSE_ON, seed)
+    chosen = some_of_each(labels, MOST_TO_CHOOSE_ON, seed, least=PARTS)
     features, labels = _rotated(features[chosen])[0], labels[chosen]
-    parts = min(PARTS, int(np.unique(labels, return_counts=True)[1].min()))
-    if parts < 2:
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    alone, divided = np.flatnonzero(counts[classes] == 1), np.flatnonzero(counts[classes] > 1)
+    if not len(divided):
         return STRENGTHS[len(STRENGTHS) // 2]
-    folds = StratifiedKFold(parts, shuffle=True, random_state=seed)
+    folds = StratifiedKFold(min(PARTS, counts[counts > 1].min()), shuffle=True, random_state=seed)
     losses = np.zeros(len(STRENGTHS))
-    for seen, held_out in folds.split(features, labels):
+    for rest, asked in folds.split(features[divided], labels[divided]):
+        seen, held_out = np.concatenate([divided[rest], alone]), divided[asked]
         # From weak to strong, each from where the one before it ended: a third of the time.
         probe = LogisticRegression(max_iter=300, tol=1e-3, class_weight=weights, warm_start=True)
         for place, strength in enumerate(STRENGTHS):

@@ -9,6 +9,7 @@ from readers import text_classifier
 import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.adapters import attach
+from keras_transfer.study import advise as module
 from keras_transfer.study import folds, trials
 from keras_transfer.study.advise import TRIALS_SHARE, _Study
 from keras_transfer.study.candidates import candidates
@@ -147,6 +148,31 @@ def test_of_much_data_a_part_with_every_class_is_taken():
     assert min(some.train.counts.values()) >= 1
     assert set(some.train.digests) <= set(splits.train.digests)
     assert folds.sampled(splits, 60, seed=0) is splits
+
+
+def test_of_much_data_the_part_has_the_classes_in_their_proportion():
+    labels = np.repeat(["many", "few"], [90, 30])
+    pictures = np.random.default_rng(0).integers(0, 256, (120, 8, 8, 3), "uint8")
+    splits = kt.data.images((pictures, labels), batch_size=8, validation=0, augment="none")
+    assert folds.sampled(splits, 40, seed=0).train.counts == {"few": 10, "many": 30}
+
+
+def test_the_flow_chart_goes_by_the_whole_data_although_some_of_them_are_looked_at(monkeypatch):
+    monkeypatch.setattr(module, "FEWEST_EXAMPLES", 10)
+    monkeypatch.setattr(module, "FEATURES_SHARE", 0.0)
+    splits = dark_and_light(80, batch_size=4, validation=0.25)
+    found = kt.advise(splits, [_seeing], minutes=0.02, verbose=False)
+    assert "all of train: 10 of 60 examples were used" in found.not_reached
+    assert found.rules[0].found == "30 training examples a class"
+
+
+def test_why_a_method_has_no_margin_is_said_as_it_is(found):
+    def said(**changed):
+        return dataclasses.replace(found, method_margin=None, **changed)._of_method()
+
+    assert said(method=METHODS[0]) == "the method: its linear probe was measured; nothing else was tried on this body"
+    assert "not tried" in said(method=METHODS[1], trials=())
+    assert "tried on another body" in said(method=METHODS[1])
 
 
 def test_a_rare_class_that_a_trial_cannot_learn_does_not_end_the_advice(monkeypatch):

@@ -141,6 +141,9 @@ def test_a_comparison_that_was_broken_off_within_a_run_goes_on_there(splits, tmp
     found = _compare(splits, plans, callbacks=[rest], **options)
     # No step is carried out twice but the one that was broken off.
     assert count.steps <= broken.steps + rest.steps <= count.steps + 1
+    # What the run cost that was gone on with, nobody has seen whole.
+    assert [(trial.made_features, trial.memory_bytes) for trial in found.trials][1] == (None, None)
+    assert found.trials[0].memory_bytes is not None
     for one, other in zip(found.trials, whole.trials, strict=True):
         assert [row["loss"] for row in one.history] == [row["loss"] for row in other.history]
         np.testing.assert_array_equal(one.predicted, other.predicted)
@@ -201,6 +204,13 @@ def test_a_few_steps_tell_how_long_an_epoch_takes(splits, monkeypatch):
     validation_steps = math.ceil(len(splits.validation) / splits.batch_size)
     assert found.epoch == 0.25 * splits.steps_per_epoch(model) + 0.5 * validation_steps
     assert rehearsal.epochs_within(plan, [found], found.once + 7.5 * found.epoch) == 7
+
+
+def test_what_is_said_of_keeping_a_run_does_not_reach_the_rehearsal(splits, tmp_path):
+    plans = {"head only": lambda model: kt.feature_extraction(model, epochs=1)}
+    options = {"epochs": None, "minutes": 1, "seeds": 1, "workdir": tmp_path, "checkpoint_steps": 1}
+    for restart in (False, True):
+        assert _compare(splits, plans, restart=restart, **options).rows
 
 
 def test_a_run_that_fails_is_kept_with_its_reason(splits, capsys):
@@ -431,6 +441,12 @@ def test_a_model_for_a_build_is_refused_and_so_are_several_bodies_of_one_source(
         kt.compare(build(), splits, PLANS)
     with pytest.raises(ValueError, match="(?s)task of one body.*'a', 'b'"):
         kt.compare({"a": build, "b": build}, splits, PLANS, source=kt.Source(splits))
+
+
+def test_names_that_are_one_when_joined_are_refused(splits):
+    plans = {"a": kt.feature_extraction, "a, b": kt.feature_extraction}
+    with pytest.raises(ValueError, match="(?s)one name.*'a, b, c'"):
+        kt.compare({"c": build, "b, c": build}, splits, plans, epochs=1, verbose=False)
 
 
 def test_two_names_of_one_folder_are_refused(splits, tmp_path):

@@ -6,7 +6,8 @@ from readers import text_classifier
 
 import keras_transfer as kt
 from keras_transfer.data.decoding import decode, encode
-from keras_transfer.study import domain_shift, near_duplicates, wrong_labels
+from keras_transfer.study import domain_shift, folds, near_duplicates, pitfalls, wrong_labels
+from keras_transfer.study.near_duplicates import Pair
 
 
 def _scenes(count, size=32, seed=0):
@@ -143,6 +144,7 @@ def test_two_draws_are_near_and_two_sources_are_far():
     draw = generator.normal(size=(300, 10))
     near = domain_shift.shift_between(draw[:150], draw[150:], ("train", "validation"))
     assert near.interval[0] < 0.5 < near.interval[1]
+    assert near.words.startswith("no difference beyond noise")
     assert not near.is_notable
     far = domain_shift.shift_between(draw[:150], draw[150:] + 2.0, ("train", "test"))
     assert far.right > 0.95
@@ -160,6 +162,29 @@ def test_few_and_uneven_classes_are_named():
     by_name = {check.name: check for check in found.found}
     assert by_name["too little data per class"].figure.startswith("6 training examples of 'rare'")
     assert by_name["imbalance"].figure.startswith("4.5 times as many of 'common' as of 'rare'")
+
+
+def test_what_was_looked_for_in_some_of_the_data_is_counted_on_all(body):
+    labels = np.repeat(["ant", "bee"], 40)
+    whole = kt.data.images((_scenes(80), labels), batch_size=8, validation=0.25, augment="none")
+    some = folds.sampled(whole, 8, seed=0)
+    found = kt.pitfalls(some, body, flips=False)
+    assert found.checks[0].is_there
+    counted = pitfalls.counted_on(found, whole)
+    assert not counted.checks[0].is_there
+    assert counted.checks[0].figure.startswith("30 training examples of")
+    assert counted.checks[1].figure.startswith("30 training examples of each class")
+    assert counted.checks[2:] == found.checks[2:]
+
+
+def test_what_near_duplicates_spoil_is_counted_in_each_split():
+    pairs = [Pair(("train", n), ("test", n), 1.0, 1.0, False, True) for n in range(30)]
+    pairs += [Pair(("train", 40), ("test", 0), 1.0, 1.0, False, True)]  # once more like a picture of train
+    pairs += [Pair(("train", 3), ("validation", 7), 1.0, 1.0, False, True)]
+    between = pitfalls._doubles(pairs)[0]
+    assert (
+        between.figure == "32 pairs, of train and test, train and validation: they spoil 30 of test and 1 of validation"
+    )
 
 
 def test_a_source_that_is_unlike_the_target_is_named(body):

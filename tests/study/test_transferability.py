@@ -40,6 +40,13 @@ def test_log_me_is_larger_for_features_that_say_more_and_ignores_their_scale():
     )
 
 
+def test_features_that_are_all_zero_say_nothing_and_stop_nobody():
+    labels = np.arange(20) % 2
+    telling = np.random.default_rng(0).normal(size=(20, 3)) + 3 * labels[:, None]
+    found = [transferability.log_me(features, labels) for features in (np.zeros((20, 3)), telling)]
+    assert found[0] < found[1]
+
+
 def test_neighbours_vote_and_an_example_has_no_say_about_itself():
     features = np.array([[1.0, 0.0], [1.0, 0.1], [1.0, 0.2], [0.0, 1.0]])
     votes = transferability.neighbours(features, np.array([0, 0, 1, 1]), 2)

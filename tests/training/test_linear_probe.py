@@ -134,9 +134,24 @@ def test_labels_that_say_nothing_are_followed_less_than_labels_that_do():
     assert linear_probe._strength(telling, labels, None, seed=0) >= 0.1
 
 
-def test_a_class_with_a_single_example_cannot_be_held_out():
-    features, labels = np.random.default_rng(0).normal(size=(9, 3)), np.array([0] * 8 + [1])
-    assert linear_probe._strength(features, labels, None, seed=0) == 0.03
+def test_a_class_with_a_single_example_has_no_say_in_how_closely_the_others_are_followed():
+    generator = np.random.default_rng(0)
+    features, labels = generator.normal(size=(80, 20)), np.arange(80) % 2
+    for telling in (features, features + 4 * labels[:, None] * (np.arange(20) == 0)):
+        alone = np.vstack([telling, np.full((1, 20), 9.0)]), np.append(labels, 2)
+        without = linear_probe._strength(telling, labels, None, seed=0)
+        assert linear_probe._strength(*alone, None, seed=0) == pytest.approx(without, rel=3)
+    assert linear_probe._strength(features[:2], np.array([0, 1]), None, seed=0) == 0.03  # nothing to ask about
+
+
+def test_of_many_classes_several_examples_of_each_are_drawn():
+    """Drawn at random, 1,000 of 200 classes would leave one class or another with a single example."""
+    labels = np.repeat(np.arange(200), 30)
+    chosen = linear_probe.some_of_each(labels, 1000, seed=0, least=4)
+    assert len(set(chosen.tolist())) == 1000
+    assert np.bincount(labels[chosen]).min() >= 4
+    every = linear_probe.some_of_each(labels, 9999, seed=0, least=4)
+    np.testing.assert_array_equal(every, linear_probe.some_of_each(labels, 9999, seed=0))
 
 
 def test_what_is_held_out_is_judged_by_a_probe_that_has_not_seen_it():
