@@ -40,7 +40,7 @@ DOORS = {
         "study/clusters.py",
         "study/plane.py",
     },
-    "scipy": {"study/intervals.py"},
+    "scipy": {"study/intervals.py", "training/linear_probe.py"},
     "threadpoolctl": {"training/linear_probe.py"},
     "safetensors": {
         "adapters/files.py",

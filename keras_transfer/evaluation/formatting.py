@@ -134,8 +134,8 @@ def cut_apart(names: Sequence[str], width: int) -> list[str]:
 
     >>> cut_apart(["fine-tuning, insects", "fine-tuning, plants", "head"], 12)
     ['fine-t…sects', 'fine-t…lants', 'head']
-    >>> cut_apart(["a long name (1) of it", "a long name (2) of it"], 12)
-    ['a long name (1) of it', 'a long name (2) of it']
+    >>> cut_apart(["the first of two names", "the third of two names"], 12)
+    ['the fi…names', 'the th…names']
     """
     longest = max(map(_columns, names), default=0)
     for columns in range(width, longest):

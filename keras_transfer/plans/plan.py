@@ -17,8 +17,11 @@ _STARTS = {
     "pretrained": [],
     "probe": ["from a linear probe"],
     "standardised_probe": ["from a standardised linear probe"],
+    "tempered_probe": ["from a tempered linear probe"],
     "random": ["from random weights"],
 }
+# Those of them that fit a head first.
+PROBES = ("probe", "standardised_probe", "tempered_probe")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +47,9 @@ class Stage:
             weights. `None` never stops early and keeps the last.
         start: `"pretrained"` goes on from the weights there are; `"probe"` puts the best linear head on the features
             as they are first, for a body that is to learn on; `"standardised_probe"` one on features brought to the
-            same deviation each, the better head for a body that stays as it is; `"random"` draws every weight anew.
+            same deviation each, the better head for a body that stays as it is; `"tempered_probe"` one that is as
+            unsure of the examples that it was fitted to as of others, so that adapters have something to learn;
+            `"random"` draws every weight anew.
         part: which weights of the blocks that train: the `"whole"` of them, their `"biases"` (BitFit), or scale and
             offset of their `"norms"` (batch norms are left to `batch_norm`). The head is always whole.
         adapters: low-rank adapters that train beside what `train` names, on a body that is frozen otherwise. `fit` puts
@@ -84,7 +89,7 @@ class Stage:
     weight_decay: float = 0.0
     optimizer: str = "adamw"
     patience: int | None = None
-    start: Literal["pretrained", "probe", "standardised_probe", "random"] = "pretrained"
+    start: Literal["pretrained", "probe", "standardised_probe", "tempered_probe", "random"] = "pretrained"
     part: Part = "whole"
     adapters: LoRA | None = None
     safeguard: bool = False
@@ -150,7 +155,7 @@ class Stage:
     @property
     def is_from_probe(self) -> bool:
         """Whether a linear head is fitted at once, before the first step."""
-        return self.start in ("probe", "standardised_probe")
+        return self.start in PROBES
 
     def to_dict(self) -> dict[str, Any]:
         """The stage as dicts, lists, strings and numbers."""

@@ -96,7 +96,7 @@ def _in_proportion(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
     >>> labels = np.array([0] * 80 + [1] * 19 + [2])
     >>> np.bincount(labels[_in_proportion(labels, 10, seed=0)]).tolist()
-    [8, 1, 1]
+    [7, 2, 1]
     """
     drawn = some_of_each(labels, len(labels), seed)
     _, classes, sizes = np.unique(labels[drawn], return_inverse=True, return_counts=True)

@@ -127,7 +127,7 @@ def _with_probe(model: keras.Model, splits: Splits) -> keras.Model:
     """The body of a classifier under a linear probe of the source's classes."""
     features = linear_head(model).input
     judge = keras.Model(model.inputs, keras.layers.Dense(len(splits.classes), name="source_head")(features))
-    start_from_probe(judge, splits, seed=0, standardised=True)
+    start_from_probe(judge, splits, seed=0, start="standardised_probe")
     return judge
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Literal
 
 import keras
 import numpy as np
@@ -28,7 +29,7 @@ def start_from_probe(
     *,
     seed: int,
     class_weight: Mapping[int, float] | None = None,
-    standardised: bool = False,
+    start: Literal["probe", "standardised_probe", "tempered_probe"] = "probe",
 ) -> None:
     """Puts logistic regression on the frozen features into the head.
 
@@ -44,8 +45,12 @@ def start_from_probe(
             A class that is not among them gets a column of zeros, and a bias with which it is hardly ever said.
         seed: of which examples are taken where there are more than 20,000.
         class_weight: the weight of each class by its number.
-        standardised: whether each feature is brought to the same deviation, as a classifier on frozen features likes
-            best; or all are scaled as one, and the head that a body is to learn under looks at what varies most.
+        start: as of a `kt.Stage`. In a `"standardised_probe"` each feature is brought to the same deviation, as a
+            classifier on frozen features likes best; in the others all are scaled as one, and the head that a body is
+            to learn under looks at what varies most. A `"tempered_probe"` is made as unsure of the examples that it was
+            fitted to as it is, under cross-validation, of others: its logits are divided by one number, which changes
+            no prediction. Few examples in many features are told apart without any loss, whatever the regularisation,
+            and from no loss nothing learns.
 
     Raises:
         ValueError: if the head is no single `Dense` layer.
@@ -63,14 +68,17 @@ def start_from_probe(
     if len(labels) > MOST_EXAMPLES:
         chosen = some_of_each(labels, MOST_EXAMPLES, seed)
         features, labels = features[chosen], labels[chosen]
-    scale = _Scale.of_each(features) if standardised else _Scale.of_all(features)
+    scale = _Scale.of_each(features) if start == "standardised_probe" else _Scale.of_all(features)
     weights = dict(class_weight) if class_weight else None
     # Beside the threads of a backend those of BLAS wait for each other: ten times the time, for matrices this small.
     with threadpool_limits(1, user_api="blas"):
         rotated, directions = _rotated(scale(features))
-        strength = _strength(rotated, labels, weights, seed)
+        strength, loss = _strength(rotated, labels, weights, seed)
         solved = LogisticRegression(C=strength, max_iter=1000, class_weight=weights).fit(rotated, labels)
         kernel, bias = scale.undone(directions @ solved.coef_.T, solved.intercept_)
+        if start == "tempered_probe":
+            share = _tempering(solved.decision_function(rotated), np.searchsorted(solved.classes_, labels), loss)
+            kernel, bias = share * kernel, share * bias
     if len(solved.classes_) == 2:  # one row, the log odds of the second class: half to each side
         kernel, bias = np.hstack([-kernel, kernel]) / 2, np.hstack([-bias, bias]) / 2
     _put(dense, solved.classes_, kernel, bias)
@@ -110,7 +118,7 @@ def predictions(features: np.ndarray, labels: np.ndarray, others: np.ndarray, *,
     count = len(features)
     with threadpool_limits(1, user_api="blas"):
         rotated, _ = _rotated(_Scale.of_each(features)(np.concatenate([features, others])))
-        strength = _strength(rotated[:count], labels, None, seed)
+        strength, _ = _strength(rotated[:count], labels, None, seed)
         return _said(rotated[:count], labels, rotated[count:], strength, classes)
 
 
@@ -140,7 +148,7 @@ def out_of_fold(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, 
     found = np.zeros((len(labels), int(labels.max()) + 1))
     with threadpool_limits(1, user_api="blas"):
         rotated, _ = _rotated(_Scale.of_each(features)(features))
-        strength = _strength(rotated, labels, None, seed)
+        strength, _ = _strength(rotated, labels, None, seed)
         for fold in np.unique(folds):
             fitted, judged = folds != fold, folds == fold
             found[judged] = _said(rotated[fitted], labels[fitted], rotated[judged], strength, found.shape[1])
@@ -253,8 +261,39 @@ def _rotated(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return triangle.T, directions
 
 
-def _strength(features: np.ndarray, labels: np.ndarray, weights: dict[int, float] | None, seed: int) -> float:
-    """The C with the lowest log loss on held-out parts; the middle one where no class can be divided.
+def _tempering(scores: np.ndarray, labels: np.ndarray, loss: float) -> float:
+    """What to multiply a classifier's scores by, 0 to 1, so that their mean log loss is as high as `loss`.
+
+    Args:
+        scores: of the examples that it was fitted to, shape (examples, classes), or (examples,) of two classes.
+        labels: the column of each example's class.
+        loss: the log loss that is wanted. Where it is that of guessing or higher, the scores say nothing: 0.
+
+    Example:
+
+    >>> scores, labels = np.array([[5.0, 0.0], [0.0, 5.0]]), np.array([0, 1])
+    >>> round(_tempering(scores, labels, np.log(1 + np.exp(-1))), 3)  # a fifth of it, then, is 1
+    0.2
+    >>> _tempering(scores, labels, 9.9), _tempering(scores, labels, 0.0)
+    (0.0, 1.0)
+    """
+    from scipy.optimize import brentq
+    from scipy.special import log_softmax
+
+    columns = scores if scores.ndim == 2 else np.stack([np.zeros(len(scores)), scores], axis=1)
+
+    def too_sure(share: float) -> float:
+        return loss + float(np.mean(log_softmax(share * columns, axis=1)[np.arange(len(labels)), labels]))
+
+    if too_sure(1.0) <= 0:
+        return 1.0
+    return 0.0 if too_sure(0.0) >= 0 else float(brentq(too_sure, 0.0, 1.0))
+
+
+def _strength(
+    features: np.ndarray, labels: np.ndarray, weights: dict[int, float] | None, seed: int
+) -> tuple[float, float]:
+    """The C with the lowest log loss on held-out parts, and that loss; the middle one where no class can be divided.
 
     A class with one example is learnt from, and never asked about.
     """
@@ -266,8 +305,9 @@ def _strength(features: np.ndarray, labels: np.ndarray, weights: dict[int, float
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     alone, divided = np.flatnonzero(counts[classes] == 1), np.flatnonzero(counts[classes] > 1)
     if not len(divided):
-        return STRENGTHS[len(STRENGTHS) // 2]
-    folds = StratifiedKFold(min(PARTS, counts[counts > 1].min()), shuffle=True, random_state=seed)
+        return STRENGTHS[len(STRENGTHS) // 2], float(np.log(len(counts)))
+    parts = min(PARTS, int(counts[counts > 1].min()))
+    folds = StratifiedKFold(parts, shuffle=True, random_state=seed)
     losses = np.zeros(len(STRENGTHS))
     for rest, asked in folds.split(features[divided], labels[divided]):
         seen, held_out = np.concatenate([divided[rest], alone]), divided[asked]
@@ -277,7 +317,8 @@ def _strength(features: np.ndarray, labels: np.ndarray, weights: dict[int, float
             probe.set_params(C=strength).fit(features[seen], labels[seen])
             columns = np.searchsorted(probe.classes_, labels[held_out])
             losses[place] -= np.mean(probe.predict_log_proba(features[held_out])[np.arange(len(held_out)), columns])
-    return STRENGTHS[int(losses.argmin())]
+    best = int(losses.argmin())
+    return STRENGTHS[best], float(losses[best] / parts)
 
 
 def linear_head(model: keras.Model) -> keras.layers.Dense:

@@ -244,8 +244,7 @@ def fit_head(
 ) -> None:
     """Puts the linear probe into the head from which the stage starts, if it starts from one."""
     if stage.is_from_probe:
-        standardised = stage.start == "standardised_probe"
-        start_from_probe(model, batches, seed=seed, class_weight=class_weight, standardised=standardised)
+        start_from_probe(model, batches, seed=seed, class_weight=class_weight, start=stage.start)
 
 
 def wake(model: keras.Model, stage: Stage, stage_fates: Sequence[Fate]) -> None:

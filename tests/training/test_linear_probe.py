@@ -2,11 +2,14 @@ import keras
 import numpy as np
 import pytest
 from bodies import classifier, dark_and_light, residual_body
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 import keras_transfer as kt
+from keras_transfer.plans.plan import PROBES
 from keras_transfer.study import folds
 from keras_transfer.training import linear_probe
 from keras_transfer.training.linear_probe import STRENGTHS, start_from_probe
@@ -30,17 +33,17 @@ def _best_strength(features, labels, parts=4):
     return min(losses, key=losses.get)
 
 
-@pytest.mark.parametrize("standardised", [False, True], ids=["one scale", "standardised"])
+@pytest.mark.parametrize("start", ["probe", "standardised_probe"])
 @pytest.mark.parametrize("classes", [("dark", "light"), ("dark", "light", "odd")], ids=["two classes", "three"])
-def test_the_head_becomes_logistic_regression_on_the_features(classes, standardised):
+def test_the_head_becomes_logistic_regression_on_the_features(classes, start):
     generator = np.random.default_rng(0)
     labels = np.arange(30) % len(classes)
     pictures = (generator.uniform(0, 80, (30, 16, 16, 3)) + 80 * labels[:, None, None, None]).astype("uint8")
     splits = kt.data.images((pictures, np.array(classes)[labels]), batch_size=8, augment="none", validation=0.0)
     model = classifier(classes)
-    start_from_probe(model, splits, seed=0, standardised=standardised)
+    start_from_probe(model, splits, seed=0, start=start)
     features = _features(model, splits)
-    scaled = StandardScaler().fit_transform(features) if standardised else features / np.sqrt(np.mean(features**2))
+    scaled = StandardScaler().fit_transform(features) if start != "probe" else features / np.sqrt(np.mean(features**2))
     probe = LogisticRegression(C=_best_strength(scaled, splits.train.labels), max_iter=1000)
     probe.fit(scaled, splits.train.labels)
     logits = model.predict(splits.evaluation_batches(splits.train, model), verbose=0)
@@ -48,9 +51,9 @@ def test_the_head_becomes_logistic_regression_on_the_features(classes, standardi
     np.testing.assert_allclose(found, probe.predict_proba(scaled), atol=1e-4)
 
 
-@pytest.mark.parametrize("standardised", [False, True], ids=["one scale", "standardised"])
+@pytest.mark.parametrize("start", PROBES)
 @pytest.mark.parametrize("present", [("dark", "light"), ("dark", "grey", "light"), ("light",)])
-def test_a_class_of_which_there_is_no_example_is_hardly_ever_said(present, standardised):
+def test_a_class_of_which_there_is_no_example_is_hardly_ever_said(present, start):
     """A rare class is missing from a part of the data, or from all of train: the others keep their columns."""
     classes, shades = ("dark", "grey", "light", "odd"), {"dark": 0, "grey": 80, "light": 160, "odd": 120}
     generator, names = np.random.default_rng(0), np.array(present)[np.arange(30) % len(present)]
@@ -61,7 +64,7 @@ def test_a_class_of_which_there_is_no_example_is_hardly_ever_said(present, stand
     numbers = [range(30), range(30, 34), range(34, 38)]
     splits = folds.divided(whole, folds.Division(*map(np.array, numbers)))
     model = classifier(classes)
-    start_from_probe(model, splits, seed=0, standardised=standardised)
+    start_from_probe(model, splits, seed=0, start=start)
     logits = model.predict(splits.evaluation_batches(splits.train, model), verbose=0)
     assert np.all(logits.argmax(axis=1) == splits.train.labels)
     said = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -73,8 +76,8 @@ def test_a_class_of_which_there_is_no_example_is_hardly_ever_said(present, stand
 LARGER = [1.0, 10.0, 0.1, 100.0, 0.01, 3.0, 5.0, 0.3]
 
 
-@pytest.mark.parametrize(("standardised", "scale"), [(False, 100.0), (True, 100.0), (True, LARGER)])
-def test_the_scale_of_the_features_does_not_matter(standardised, scale):
+@pytest.mark.parametrize(("start", "scale"), [*((start, 100.0) for start in PROBES), ("standardised_probe", LARGER)])
+def test_the_scale_of_the_features_does_not_matter(start, scale):
     """Regularisation means the same for a body whose features are larger, standardised also each by its own factor."""
     splits = dark_and_light()
     predictions = []
@@ -83,7 +86,7 @@ def test_the_scale_of_the_features_does_not_matter(standardised, scale):
         body = residual_body()
         larger = keras.Model(body.input, keras.layers.Rescaling(factor)(body.output), name="larger")
         model = kt.image_classifier(larger, splits.classes, preprocessing="tf")
-        start_from_probe(model, splits, seed=0, standardised=standardised)
+        start_from_probe(model, splits, seed=0, start=start)
         predictions.append(model.predict(splits.evaluation_batches(splits.train, model), verbose=0))
     np.testing.assert_allclose(*predictions, atol=1e-3)
 
@@ -101,7 +104,7 @@ def test_a_feature_that_is_always_the_same_is_left_out():
 
 
 @pytest.mark.both_backends
-@pytest.mark.parametrize("start", ["probe", "standardised_probe"])
+@pytest.mark.parametrize("start", PROBES)
 def test_a_stage_that_starts_from_the_probe_is_good_before_its_first_step(start):
     splits = dark_and_light()
     model = classifier()
@@ -129,9 +132,9 @@ def test_a_rare_class_is_among_the_examples_that_are_taken():
 def test_labels_that_say_nothing_are_followed_less_than_labels_that_do():
     generator = np.random.default_rng(0)
     features, labels = generator.normal(size=(80, 20)), np.arange(80) % 2
-    assert linear_probe._strength(features, labels, None, seed=0) <= 0.01
+    assert linear_probe._strength(features, labels, None, seed=0)[0] <= 0.01
     telling = features + 4 * labels[:, None] * (np.arange(20) == 0)
-    assert linear_probe._strength(telling, labels, None, seed=0) >= 0.1
+    assert linear_probe._strength(telling, labels, None, seed=0)[0] >= 0.1
 
 
 def test_a_class_with_a_single_example_has_no_say_in_how_closely_the_others_are_followed():
@@ -139,9 +142,33 @@ def test_a_class_with_a_single_example_has_no_say_in_how_closely_the_others_are_
     features, labels = generator.normal(size=(80, 20)), np.arange(80) % 2
     for telling in (features, features + 4 * labels[:, None] * (np.arange(20) == 0)):
         alone = np.vstack([telling, np.full((1, 20), 9.0)]), np.append(labels, 2)
-        without = linear_probe._strength(telling, labels, None, seed=0)
-        assert linear_probe._strength(*alone, None, seed=0) == pytest.approx(without, rel=3)
-    assert linear_probe._strength(features[:2], np.array([0, 1]), None, seed=0) == 0.03  # nothing to ask about
+        without, loss = linear_probe._strength(telling, labels, None, seed=0)
+        beside, its_loss = linear_probe._strength(*alone, None, seed=0)
+        assert STRENGTHS.index(beside) == pytest.approx(STRENGTHS.index(without), abs=1)
+        assert its_loss == pytest.approx(loss, rel=0.3)
+    nothing_to_ask = linear_probe._strength(features[:2], np.array([0, 1]), None, seed=0)
+    assert nothing_to_ask == (0.03, pytest.approx(np.log(2)))
+
+
+def test_a_tempered_probe_says_the_same_and_is_as_unsure_of_what_it_was_fitted_to_as_of_other_examples(monkeypatch):
+    labels = np.arange(40) % 2
+    pictures = np.random.default_rng(0).uniform(0, 230, (40, 16, 16, 3)) + 12 * labels[:, None, None, None]
+    names = np.array(["dark", "light"])[labels]
+    splits = kt.data.images((pictures.astype("uint8"), names), batch_size=8, augment="none", validation=0.0)
+    logits, chosen, choose = {}, [], linear_probe._strength
+    monkeypatch.setattr(linear_probe, "_strength", lambda *given: chosen.append(choose(*given)) or chosen[-1])
+    for start in ("probe", "tempered_probe"):
+        keras.utils.set_random_seed(0)
+        model = classifier()
+        start_from_probe(model, splits, seed=0, start=start)
+        logits[start] = model.predict(splits.evaluation_batches(splits.train, model), verbose=0)
+    share = logits["tempered_probe"][0, 0] / logits["probe"][0, 0]
+    assert 0 < share < 1
+    np.testing.assert_allclose(logits["tempered_probe"], share * logits["probe"], rtol=1e-3, atol=1e-5)
+    losses = {start: log_loss(splits.train.labels, softmax(found, axis=1)) for start, found in logits.items()}
+    held_out = chosen[-1][1]  # the loss under cross-validation of the strength that was chosen
+    assert losses["tempered_probe"] == pytest.approx(held_out, rel=1e-3)
+    assert losses["probe"] < held_out
 
 
 def test_of_many_classes_several_examples_of_each_are_drawn():
