@@ -26,7 +26,7 @@ def main(
     data: str = "digits",
     backbone: str = "MobileNetV2",
     epochs: int = 18,
-    seeds: int = 3,
+    seeds: int = 5,
     minutes: float | None = None,
     augment: str = "light",
     workdir: str | None = None,

@@ -19,6 +19,9 @@ HEAD = {"head": 0.1}
 # Passes over some hundred pictures are a few dozen steps, in which a body hardly gets under way.
 EPOCHS, LEAST_STEPS = (3, 10), 400
 
+# Of what trains little beside a frozen body.
+FEW_EPOCHS, FEW_STEPS = 3, 200
+
 
 def feature_extraction(model: keras.Model, *, epochs: int = 20, learning_rate: float = 1e-3, **stage_options) -> Plan:
     """Trains a new head on the features of a frozen body.
@@ -134,7 +137,7 @@ def lora(
     alpha: float | None = None,
     targets: str | Sequence[str] | Sequence[keras.Layer] = "attention",
     *,
-    epochs: int = 3,
+    epochs: int | None = None,
     learning_rate: float = 1e-3,
     dropout: float = 0.0,
     scaling: Literal["lora", "rslora"] = "lora",
@@ -148,10 +151,10 @@ def lora(
     """Trains two thin matrices beside each of the chosen ones, and the head; the body stays as it is to the last bit.
 
     For large transformers: a thousandth of the numbers train, optimizer state and file shrink with them, and many
-    adapters share one body. The head of a classifier starts from a linear probe, as in `staged_fine_tuning`: a few
-    dozen examples need that. Where there are hundreds, a head that fits them leaves the adapters little to learn, and
-    `start="pretrained", learning_rate=3e-3` is better (`benchmarks/text_lora.py`). A language model's own head stays
-    frozen.
+    adapters share one body. The head of a classifier starts from a tempered linear probe: a few dozen examples need
+    one, and one that is sure of them would leave the adapters nothing to learn. Where there are hundreds of examples,
+    `start="pretrained", learning_rate=3e-3` does without (`benchmarks/text_lora.py`). A language model's own head
+    stays frozen.
 
     Not for small bodies, which full fine-tuning costs little, nor for inputs that the body has never seen the like of:
     low-rank updates cannot move it far (Biderman et al. 2024, arXiv:2405.09673).
@@ -159,7 +162,7 @@ def lora(
     Args:
         model: a classifier or a language model, with any body that has Dense, EinsumDense, Embedding or Conv layers.
         rank, alpha, targets, dropout, scaling, biases, factors, dora, ranks, blocks: as in `kt.LoRA`.
-        epochs: passes over the data.
+        epochs: passes over the data, exactly so many. If not given 3, and on small data as many as make 200 steps.
         learning_rate: peak rate of factors and head.
         **stage_options: further arguments of `kt.Stage`.
 
@@ -171,9 +174,9 @@ def lora(
     >>> import keras_transfer as kt
     >>> model = kt.image_classifier("MobileNetV2", 2, weights=None, image_size=32, alpha=0.35)
     >>> print(kt.lora(model, rank=4, targets="block_1?_project"))
-    lora: 1 stage, 3 epochs
-      1 lora head: trains head, 3 epochs, LoRA rank 4, alpha 8, on block_1?_project, adamw 0.001, cosine, \
-warm-up 10%, batch norm frozen, from a linear probe
+    lora: 1 stage, 3 epochs or more
+      1 lora head: trains head, 3 epochs or 200 steps, LoRA rank 4, alpha 8, on block_1?_project, adamw 0.001, \
+cosine, warm-up 10%, batch norm frozen, from a tempered linear probe
     """
     spec = LoRA(
         rank=rank,
@@ -192,7 +195,7 @@ warm-up 10%, batch norm frozen, from a linear probe
     return _from_probe(model, "lora", epochs, options)
 
 
-def bitfit(model: keras.Model, *, epochs: int = 3, learning_rate: float = 1e-3, **stage_options) -> Plan:
+def bitfit(model: keras.Model, *, epochs: int | None = None, learning_rate: float = 1e-3, **stage_options) -> Plan:
     """Trains biases and offsets of norms only, and the head (BitFit: Ben Zaken et al. 2022, arXiv:2106.10199).
 
     A tenth of a per cent of the numbers, with no new ones beside them. Not for bodies without biases (Llama, Gemma),
@@ -200,7 +203,7 @@ def bitfit(model: keras.Model, *, epochs: int = 3, learning_rate: float = 1e-3, 
 
     Args:
         model: a classifier, or a language model, which has no head to begin with a probe.
-        epochs: passes over the data.
+        epochs: as of `kt.lora`.
         learning_rate: peak rate.
         **stage_options: further arguments of `kt.Stage`.
 
@@ -218,14 +221,14 @@ def bitfit(model: keras.Model, *, epochs: int = 3, learning_rate: float = 1e-3, 
     return _from_probe(model, "bitfit", epochs, options)
 
 
-def norm_tuning(model: keras.Model, *, epochs: int = 3, learning_rate: float = 1e-3, **stage_options) -> Plan:
+def norm_tuning(model: keras.Model, *, epochs: int | None = None, learning_rate: float = 1e-3, **stage_options) -> Plan:
     """Trains scale and offset of the norms only, and the head (Zhao et al. 2023, arXiv:2312.11420).
 
     Of layer, group and RMS norms; batch norms hold statistics of the source besides, and are left as they are.
 
     Args:
         model: a classifier, or a language model, which has no head to begin with a probe.
-        epochs: passes over the data.
+        epochs: as of `kt.lora`.
         learning_rate: peak rate.
         **stage_options: further arguments of `kt.Stage`.
 
@@ -258,9 +261,11 @@ def _stage(train: str | Sequence[str], epochs: int, options: Mapping[str, Any], 
     return Stage(train, epochs, **{**options, **fixed})
 
 
-def _from_probe(model: keras.Model, name: str, epochs: int, options: Mapping[str, Any]) -> Plan:
+def _from_probe(model: keras.Model, name: str, epochs: int | None, options: Mapping[str, Any]) -> Plan:
     """A plan of one stage, whose head starts from a linear probe; a language model has no head that could."""
-    options = {"start": "pretrained" if blocks_of(model).head is None else "probe"} | dict(options)
+    start = "pretrained" if blocks_of(model).head is None else "tempered_probe"
+    options = {"start": start, "least_steps": FEW_STEPS if epochs is None else 0} | dict(options)
+    epochs = FEW_EPOCHS if epochs is None else epochs
     return fates.check(model, name, [_stage(options.pop("train"), epochs, options)])
 
 

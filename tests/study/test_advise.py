@@ -238,7 +238,7 @@ def test_a_trial_is_judged_beside_a_probe_on_the_same_examples():
     assert blind.probe_is_right(folds.division(splits, 1, seed=0), seed=0).mean() == 0.5
 
 
-@pytest.mark.parametrize(("method", "recommended"), [("staged_fine_tuning", [3, 134]), ("lora", [3])])
+@pytest.mark.parametrize(("method", "recommended"), [("staged_fine_tuning", [3, 134]), ("lora", [100])])
 def test_a_trial_tries_what_is_recommended_as_far_as_the_minutes_allow(method, recommended, monkeypatch):
     """400 steps are the least of the plan that nobody has set anything of: 134 epochs of three batches."""
     splits = dark_and_light(40, batch_size=8, validation=0.25)
