@@ -4,6 +4,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from keras_transfer.data.splits import table
 from keras_transfer.evaluation.formatting import LINE_WIDTH, cut_apart, percent, score_text
 from keras_transfer.study.conclusions import best, level, points, quoted, size
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from keras_transfer.study.comparison import Comparison, Row
 
 _LONGEST_NAME = 20
+# With fewer examples of a class than these one of them moves its F1 far, which intervals of the first order do not see.
+_FEW = 10
 
 
 def text(comparison: "Comparison") -> str:
@@ -90,6 +94,12 @@ def footnotes(comparison: "Comparison") -> Iterator[str]:
         intervals += f" Differences between methods are paired by seed and example; their intervals are of {each}, so"
         intervals += " that those of all pairs hold together in 95 of 100 cases (Bonferroni)."
     yield intervals
+    fewest = int(np.bincount(comparison.data.labels, minlength=len(comparison.data.classes)).min())
+    if fewest < _FEW:
+        yield (
+            f"There is a class of which only {fewest} {comparison.data.split} examples were asked about: its F1 can "
+            "jump, and intervals of macro-F1 are rather too narrow."
+        )
     if comparison.data.split != "test":
         yield "There was no test split: what is measured on validation flatters methods that choose by it."
     else:

@@ -174,6 +174,11 @@ def test_a_method_that_came_to_an_end_with_its_good_seed_alone_is_not_the_best()
     assert "No difference" not in _said(comparison)
 
 
+def test_a_class_of_a_few_examples_is_said_to_make_its_f1_uncertain():
+    assert "only 5 test examples were asked about" in " ".join(str(made({"head": 0.8}, examples=10)).split())
+    assert "were asked about" not in str(made({"head": 0.8}, examples=20))
+
+
 def test_of_one_method_alone_its_accuracy_is_said(tmp_path):
     comparison = made({"head": 0.8})
     assert comparison.conclusions[0].startswith("“head” alone came to an end: it is right on 80.0 % (95 % interval 7")
