@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 LINE_WIDTH = 100
 
@@ -116,7 +116,7 @@ def cut(text: str, width: int) -> str:
     >>> cut("ants", 4), cut("bumblebees", 4)
     ('ants', 'bum…')
     """
-    text = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(letter) == "Cc" else letter for letter in text)
+    text = _printable(text)
     if _columns(text) <= width:
         return text
     while _columns(text) > width - 1:
@@ -128,8 +128,6 @@ def cut(text: str, width: int) -> str:
 def cut_apart(names: Sequence[str], width: int) -> list[str]:
     """Names on at most `width` columns each, but as many more as it takes for different ones to look different.
 
-    What is left out is their middle: names that start alike often end apart.
-
     Example:
 
     >>> cut_apart(["fine-tuning, insects", "fine-tuning, plants", "head"], 12)
@@ -137,23 +135,32 @@ def cut_apart(names: Sequence[str], width: int) -> list[str]:
     >>> cut_apart(["the first of two names", "the third of two names"], 12)
     ['the fi…names', 'the th…names']
     """
-    longest = max(map(_columns, names), default=0)
-    for columns in range(width, longest):
-        shown = [_without_middle(name, columns) for name in names]
+    names = [_printable(name) for name in names]
+    for columns in range(width, max(map(_columns, names), default=0)):
+        shown = [without_middle(name, lambda text, most=columns: _columns(text) <= most) for name in names]
         if len(set(shown)) == len(set(names)):
             return shown
-    return [_without_middle(name, max(width, longest)) for name in names]
+    return names
 
 
-def _without_middle(text: str, width: int) -> str:
-    """The text on at most `width` columns, its middle left out where it is wider."""
-    text = cut(text, _columns(text) or 1)
+def without_middle(text: str, fits: Callable[[str], bool]) -> str:
+    """The text, or as much of its two ends as fits: names that start alike often end apart.
+
+    Example:
+
+    >>> without_middle("fine-tuning, insects", lambda text: len(text) <= 12)
+    'fine-t…sects'
+    """
     kept = len(text)
     shown = text
-    while _columns(shown) > width:
+    while kept > 1 and not fits(shown):
         kept -= 1
         shown = text[: math.ceil(kept / 2)] + "…" + text[len(text) - kept // 2 :]
     return shown
+
+
+def _printable(text: str) -> str:
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(letter) == "Cc" else letter for letter in text)
 
 
 def _columns(text: str) -> int:

@@ -8,7 +8,7 @@ from keras_transfer.data.images import ImageSplits
 from keras_transfer.data.splits import Divided, Split, Splits
 from keras_transfer.data.texts import TextSplits
 from keras_transfer.errors import explain
-from keras_transfer.training.linear_probe import some_of_each
+from keras_transfer.training.linear_probe import some_of_each, turn_in_class
 
 PARTS = 5
 
@@ -100,11 +100,8 @@ def _in_proportion(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """
     drawn = some_of_each(labels, len(labels), seed)
     _, classes, sizes = np.unique(labels[drawn], return_inverse=True, return_counts=True)
-    by_class = np.argsort(classes, kind="stable")
-    begins = np.cumsum(sizes) - sizes
     # Each example's place among those of its class, from 0 to 1; the first of every class comes before all others.
-    place = np.empty(len(labels))
-    place[by_class] = (np.arange(len(labels)) - np.repeat(begins, sizes)) / np.repeat(sizes, sizes)
+    place = turn_in_class(classes) / sizes[classes]
     return drawn[np.argsort(place, kind="stable")[:count]]
 
 

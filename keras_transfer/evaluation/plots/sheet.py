@@ -4,7 +4,6 @@ Figures are objects of their own: no `pyplot`, no display, and matplotlib's sett
 """
 
 import contextlib
-import math
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from keras_transfer import errors
+from keras_transfer.evaluation.formatting import without_middle
 from keras_transfer.evaluation.plots.fonts import drawable
 
 INK = "#1F2933"
@@ -88,13 +88,8 @@ class Sheet:
         return width
 
     def shorten(self, text: str, inches: float, size: float = LABEL_SIZE, weight: str = "normal") -> str:
-        """The text, its middle left out where it is wider than `inches`: names that start alike often end apart."""
-        kept = len(text)
-        shown = text
-        while kept > 1 and self.measure(shown, size, weight) > inches:
-            kept -= 1
-            shown = text[: math.ceil(kept / 2)] + "…" + text[len(text) - kept // 2 :]
-        return shown
+        """The text, its middle left out where it is wider than `inches`."""
+        return without_middle(text, lambda shown: self.measure(shown, size, weight) <= inches)
 
     def around(self, before: str, name: str, after: str, inches: float, weight: str = "normal") -> str:
         """One line of at most `inches`, of which only the name gives way."""
