@@ -16,6 +16,7 @@ import statistics
 import tempfile
 
 import numpy as np
+from backbone_ranking import add, is_there, lines_of
 from image_fine_tuning import SETS, lend_weights
 
 SHARES = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0)
@@ -36,11 +37,9 @@ def main() -> None:
             for name in options.sets:
                 for given in options.options:
                     key = {"options": given, "set": name, "fold": fold}
-                    if not any(key.items() <= line.items() for line in lines_of(options.results)):
-                        line = key | measure(options.shared / "images" / name, fold, json.loads(given))
-                        print(line, flush=True)
-                        with options.results.open("a") as file:
-                            file.write(json.dumps(line) + "\n")
+                    if not is_there(key, options.results):
+                        found = measure(options.shared / "images" / name, fold, json.loads(given))
+                        add(key | found, options.results)
     for given in options.options:
         print(f"\n{given}\n{table(lines_of(options.results), given, options)}")
 
@@ -83,11 +82,6 @@ def held_out(folder: pathlib.Path, fold: int):
 def between(old: np.ndarray, new: np.ndarray, share: float) -> np.ndarray:
     """Part of the way from one weight to another; what counts is left."""
     return (old + share * (new - old)).astype(old.dtype) if old.dtype.kind == "f" else old
-
-
-def lines_of(results: pathlib.Path) -> list[dict]:
-    """What has been measured."""
-    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
 
 
 def table(lines: list[dict], given: str, options: argparse.Namespace) -> str:

@@ -111,6 +111,18 @@ def is_body(model: keras.Layer) -> bool:
     return any(base.__name__ == "Backbone" and _is_hubs(base) for base in type(model).__mro__)
 
 
+def taken_by(backbone: keras.Model) -> list[str]:
+    """The names of what a body takes.
+
+    Example:
+
+    >>> from keras_hub.models import BertBackbone
+    >>> taken_by(BertBackbone(vocabulary_size=9, num_layers=1, num_heads=1, hidden_dim=4, intermediate_dim=4))
+    ['padding_mask', 'segment_ids', 'token_ids']
+    """
+    return sorted(tensor.name for tensor in backbone.inputs)
+
+
 def writes(backbone: keras.Model) -> bool:
     """Whether a body is one of a model that writes text: a language model's, or one that reads a text first."""
     return _class_for(type(backbone), ("CausalLM", "Seq2SeqLM")) is not None
@@ -147,12 +159,13 @@ def text_preprocessor(source: Source, backbone: keras.Model, *kinds: str) -> ker
         )
     with _explained(source, what="the tokenizer"):
         settings = _tokenizer_settings(source, preprocessor_class)
-        if preprocessor_class.backbone_cls is None:  # KerasHub does not find it by the preset
-            return preprocessor_class(preprocessor_class.tokenizer_cls.from_preset(os.fspath(source), **settings))
-        if settings:
-            tokenizer = preprocessor_class.tokenizer_cls.from_preset(os.fspath(source), **settings)
-            return preprocessor_class.from_preset(os.fspath(source), tokenizer=tokenizer)
-        return preprocessor_class.from_preset(os.fspath(source))
+        is_found = preprocessor_class.backbone_cls is not None  # by KerasHub, from what the preset says of its body
+        if is_found and not settings:
+            return preprocessor_class.from_preset(os.fspath(source))
+        tokenizer = preprocessor_class.tokenizer_cls.from_preset(os.fspath(source), **settings)
+        if not is_found:
+            return preprocessor_class(tokenizer)
+        return preprocessor_class.from_preset(os.fspath(source), tokenizer=tokenizer)
 
 
 def task(source: Source, backbone: keras.Model, *kinds: str, preprocessor: keras.Layer | None = None) -> keras.Model:

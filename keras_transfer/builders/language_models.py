@@ -48,11 +48,11 @@ def causal_lm(
     (None, None, 20)
     """
     body = hub.load(backbone, weights=weights, **body_options)
-    if "encoder_token_ids" in _taken(body):
+    if "encoder_token_ids" in hub.taken_by(body):
         raise ValueError(
             explain(
                 f"{type(body).__name__} reads one text and writes another.",
-                given=f"a body that takes {', '.join(_taken(body))}",
+                given=f"a body that takes {', '.join(hub.taken_by(body))}",
                 expected="one that takes token_ids and padding_mask",
                 to_mend="kt.seq2seq_lm(backbone)",
             )
@@ -143,18 +143,14 @@ def image_to_text(
       to mend:   kt.causal_lm(backbone)
     """
     body = hub.load(backbone, weights=weights, **body_options)
-    if not {"images", "pixel_values"} & set(_taken(body)):
-        alone = "kt.seq2seq_lm(backbone)" if "encoder_token_ids" in _taken(body) else "kt.causal_lm(backbone)"
+    if not {"images", "pixel_values"} & set(hub.taken_by(body)):
+        alone = "kt.seq2seq_lm(backbone)" if "encoder_token_ids" in hub.taken_by(body) else "kt.causal_lm(backbone)"
         raise ValueError(
             explain(
                 f"{type(body).__name__} sees no pictures.",
-                given=f"a body that takes {', '.join(_taken(body))}",
+                given=f"a body that takes {', '.join(hub.taken_by(body))}",
                 expected="one that takes images and token_ids",
                 to_mend=alone if hub.writes(body) else None,
             )
         )
     return hub.task(backbone, body, "CausalLM", "Seq2SeqLM", preprocessor=preprocessor)
-
-
-def _taken(body: keras.Model) -> list[str]:
-    return sorted(tensor.name for tensor in body.inputs)

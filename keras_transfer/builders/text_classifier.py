@@ -115,11 +115,10 @@ def _check_reads_text(body: keras.Model) -> None:
     taken = _taken(body)
     if "token_ids" in taken and "images" not in taken:
         return
-    every = sorted(body.input) if isinstance(body.input, dict) else [tensor.name for tensor in body.inputs]
     raise ValueError(
         explain(
             f"{type(body).__name__} does not read one text.",
-            given=f"a body that takes {', '.join(every)}",
+            given=f"a body that takes {', '.join(hub.taken_by(body))}",
             expected="one that takes token_ids (and padding_mask, segment_ids)",
             to_mend=f"kt.image_{'to_text(backbone)' if 'token_ids' in taken else 'classifier(backbone, classes)'}",
         )

@@ -19,7 +19,7 @@ HEAD = {"head": 0.1}
 # Passes over some hundred pictures are a few dozen steps, in which a body hardly gets under way.
 EPOCHS, LEAST_STEPS = (3, 10), 400
 
-# Of what trains little beside a frozen body.
+# The same of what trains beside a frozen body, at higher rates, which take fewer steps.
 FEW_EPOCHS, FEW_STEPS = 3, 200
 
 

@@ -210,9 +210,9 @@ def _ranking(comparison: "Comparison") -> list[str]:
         sure = f"95 % interval {percent(accuracy.low)} to {percent(accuracy.high)}"
         return [f"{name} alone came to an end: it is right on {percent(accuracy.value)} ({sure})."]
     known = {row.method.name: _difference(comparison, first.method.name, row.method.name) for row in rest}
-    differences = {name: difference for name, difference in known.items() if difference is not None}
-    worse = [name for name, difference in differences.items() if difference.low > 0]
-    better = [name for name, difference in differences.items() if difference.high < 0]
+    differences = {other: difference for other, difference in known.items() if difference is not None}
+    worse = [other for other, difference in differences.items() if difference.low > 0]
+    better = [other for other, difference in differences.items() if difference.high < 0]
     alike = [row for row in rest if row.method.name in differences and row.method.name not in (*worse, *better)]
     is_highest = all(row.accuracy.value <= accuracy.value for row in rest)
     where = "The highest accuracy" if is_highest else "The highest accuracy of those that ended with most seeds"

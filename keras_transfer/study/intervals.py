@@ -9,7 +9,7 @@ to McNemar's comparison (1947), as an interval. Two imagined examples on which t
 2012), for else a handful would be taken for certain. Each part has Student's quantile for its own degrees of freedom,
 so that few seeds that differ make a wide interval. One number of degrees of freedom for the sum (Satterthwaite 1946)
 would be narrower, and wrong where many pairs are corrected for: three seeds that happen to agree would be believed, and
-of eight equal methods one is then called beaten in up to 21 % of the cases instead of 5 % (45 % with two seeds). A
+of eight equal methods one is then called beaten several times as often as in the promised 5 % of the cases. A
 percentile bootstrap over three seeds is no way round that either: it knows three values.
 
 What chance does to single examples in single seeds is counted in both parts, so the intervals are rather too wide:
