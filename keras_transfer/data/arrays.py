@@ -1,29 +1,39 @@
-"""Pictures and labels that are arrays already."""
+"""Pictures that are given one by one, as arrays or as files, and their labels."""
 
+import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_transfer.data.examples import ArrayExamples
+from keras_transfer.data.examples import ArrayExamples, EncodedExamples, FileExamples, PictureExamples
 from keras_transfer.data.sources import WHOLE, Found
 from keras_transfer.errors import explain
 
 
 def arrays(pictures: Any, labels: Any, *, name: str = "x") -> Found:
-    """Pictures and labels that are arrays already.
+    """Pictures and their labels.
 
     Args:
-        pictures: shape (pictures, height, width, 3), (…, 1) or (pictures, height, width); uint8 or float, 0..255.
+        pictures: shape (pictures, height, width, 3), (…, 1) or (pictures, height, width); uint8 or float, 0..255; or a
+            sequence of such pictures, each of its own size, of paths, or of the bytes of a file each.
         labels: whole numbers or names, shape (pictures,), or one-hot, shape (pictures, classes).
         name: what the pictures are called in messages.
 
     Raises:
-        ValueError: their lengths disagree, or the labels are of no such kind.
+        ValueError: their lengths disagree, or the pictures or the labels are of no such kind.
+
+    Example:
+
+    >>> arrays([pathlib.Path("ant.jpg"), pathlib.Path("bee.jpg")], ["ants", "bees"]).splits["whole"].describe(1)
+    'bee.jpg'
     """
     pictures = keras.ops.convert_to_numpy(pictures) if keras.ops.is_tensor(pictures) else pictures
-    pictures = pictures if hasattr(pictures, "shape") or isinstance(pictures, Sequence) else np.asarray(pictures)
+    is_series = hasattr(pictures, "to_numpy")  # of pandas, whose rows have names rather than places
+    pictures = pictures.to_numpy() if is_series else pictures
+    pictures = pictures if hasattr(pictures, "shape") or isinstance(pictures, Sequence) else list(pictures)
     class_names, declared = class_names_of(labels)
     if len(pictures) != len(class_names):
         raise ValueError(
@@ -34,7 +44,8 @@ def arrays(pictures: Any, labels: Any, *, name: str = "x") -> Found:
             )
         )
     shape = getattr(pictures, "shape", None)
-    if shape is not None and not (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3))):
+    holds_pixels = shape is not None and _are_numbers(pictures)
+    if holds_pixels and not (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3))):
         raise ValueError(
             explain(
                 "`x` does not have the shape of pictures.",
@@ -45,8 +56,46 @@ def arrays(pictures: Any, labels: Any, *, name: str = "x") -> Found:
                 else None,
             )
         )
-    check_pixels(pictures, name)
-    return Found({WHOLE: ArrayExamples(pictures, class_names, name=name)}, {WHOLE: declared})
+    return Found({WHOLE: of_one_kind(pictures, class_names, name=name)}, {WHOLE: declared})
+
+
+def of_one_kind(given: Any, class_names: Sequence[str], *, name: str) -> PictureExamples:
+    """Pictures as arrays, as paths or as encoded bytes; which of these, they say themselves.
+
+    Args:
+        given: an array of pictures, or a sequence of arrays, of paths, or of the bytes of a file each.
+        class_names: one name for each.
+        name: what they are called in messages.
+
+    Raises:
+        ValueError: they are of several kinds, or their pixels are scaled already.
+    """
+    if hasattr(given, "shape") and _are_numbers(given):
+        check_pixels(given, name)
+        return ArrayExamples(given, class_names, name=name)
+    kinds = {_kind(picture) for picture in given}
+    if kinds == {"path"}:
+        return FileExamples([pathlib.Path(picture).expanduser() for picture in given], class_names)
+    if kinds == {"bytes"}:
+        return EncodedExamples(given.__getitem__, class_names, name=name)
+    if kinds <= {"array"}:
+        check_pixels(given, name)
+        return ArrayExamples(given, class_names, name=name)
+    raise ValueError(
+        explain(
+            f"The pictures of `{name}` are not all of one kind.",
+            given=", ".join(sorted({type(picture).__name__ for picture in given})),
+            expected="arrays, or paths, or encoded bytes",
+        )
+    )
+
+
+def _are_numbers(given: Any) -> bool:
+    return getattr(given.dtype, "kind", "") not in "OUS"
+
+
+def _kind(picture: Any) -> str:
+    return "path" if isinstance(picture, str | os.PathLike) else "bytes" if isinstance(picture, bytes) else "array"
 
 
 def class_names_of(labels: Any, *, noun: str = "picture", argument: str = "y") -> tuple[list[str], set[str]]:

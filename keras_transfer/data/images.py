@@ -222,7 +222,7 @@ def images(
             - a folder with one folder per class, or with `train`, `val` and `test` that have one folder per class each;
             - a CSV or TSV file with the columns path, label and, if it likes, split;
             - the name of a TFDS data set, for instance `"tf_flowers"`;
-            - a pair (x, y) of arrays, pixels 0..255;
+            - a pair (x, y) of pictures and labels: arrays of pixels 0..255, or paths;
             - a mapping of split name to any of these: `{"train": …, "test": …}`.
         image_size: pixels, a number or (height, width); only for models that take any size.
         batch_size: examples per step.

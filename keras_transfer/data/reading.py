@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_transfer.data import arrays, folders, manifests
-from keras_transfer.data.examples import ArrayExamples, EncodedExamples, FileExamples, PictureExamples
+from keras_transfer.data.examples import PictureExamples
 from keras_transfer.data.sources import SPLIT_NAMES, WHOLE, Found, split_name
 from keras_transfer.errors import explain, nearest
 
@@ -19,7 +19,8 @@ def read(source: Any, *, data_dir: str | os.PathLike | None = None) -> Found:
     """What a source of any kind holds.
 
     Args:
-        source: a folder, a manifest, a TFDS name, a pair of arrays, or a mapping of split name to any of these.
+        source: a folder, a manifest, a TFDS name, a pair of pictures (or their files) and labels, or a mapping of split
+            name to any of these.
         data_dir: where TFDS keeps its data.
 
     Raises:
@@ -45,8 +46,8 @@ def read(source: Any, *, data_dir: str | os.PathLike | None = None) -> Found:
         explain(
             "`source` is nothing that pictures can be read from.",
             given=f"{type(source).__name__}",
-            expected="a folder, a TFDS name, a CSV or TSV manifest, a pair (x, y) of arrays, or a mapping of split name"
-            " to any of these",
+            expected="a folder, a TFDS name, a CSV or TSV manifest, a pair (x, y) of pictures or files and their"
+            " labels, or a mapping of split name to any of these",
         )
     )
 
@@ -179,26 +180,4 @@ def pictures(given: Any) -> PictureExamples:
     given = given if hasattr(given, "shape") or isinstance(given, Sequence) else list(given)
     if not len(given):
         raise ValueError(explain("There are no pictures.", given="none", expected="at least one"))
-    unnamed = [""] * len(given)
-    if hasattr(given, "shape") and getattr(given.dtype, "kind", "") not in "OUS":
-        arrays.check_pixels(given, "pictures")
-        return ArrayExamples(given, unnamed, name="pictures")
-    kinds = {bytes: bytes, str: os.PathLike}
-    first = next((kind for kind in (bytes, str, os.PathLike) if isinstance(given[0], kind)), None)
-    kind = kinds.get(first, first)
-    same = (str, os.PathLike) if kind is os.PathLike else kind
-    if same is not None and all(isinstance(picture, same) for picture in given):
-        if kind is bytes:
-            return EncodedExamples(given.__getitem__, unnamed, name="pictures")
-        return FileExamples([pathlib.Path(picture).expanduser() for picture in given], unnamed)
-    if same is None and not any(isinstance(picture, str | bytes | os.PathLike) for picture in given):
-        held = [np.asarray(picture) for picture in given]
-        arrays.check_pixels(held, "pictures")
-        return ArrayExamples(held, unnamed, name="pictures")
-    raise ValueError(
-        explain(
-            "The pictures are not all of one kind.",
-            given=", ".join(sorted({type(picture).__name__ for picture in given})),
-            expected="arrays, or paths, or encoded bytes",
-        )
-    )
+    return arrays.of_one_kind(given, [""] * len(given), name="pictures")

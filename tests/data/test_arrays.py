@@ -50,6 +50,47 @@ def test_pictures_of_many_sizes_come_as_a_list():
 
 
 @pytest.mark.parametrize(
+    "written",
+    [list, lambda paths: [str(path) for path in paths], np.array, lambda paths: [path.read_bytes() for path in paths]],
+    ids=["paths", "strings", "array of objects", "bytes"],
+)
+def test_pictures_may_be_named_by_their_files(written, tmp_path, encoded):
+    paths = [tmp_path / f"{number}.png" for number in range(8)]
+    for path, picture in zip(paths, PIXELS, strict=True):
+        path.write_bytes(encoded(picture))
+    splits = images((written(paths), LABELS), image_size=(6, 5))
+    np.testing.assert_array_equal(splits.peek(splits.train, range(8)), PIXELS)
+    np.testing.assert_array_equal(splits.train.labels, LABELS)
+
+
+class Column:
+    """A column of a pandas table, as far as it matters: its rows are known by names, not by places."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, name):
+        raise KeyError(name)
+
+    def to_numpy(self):
+        return np.array(self.rows)
+
+    __array__ = to_numpy
+
+
+def test_columns_of_a_table_are_taken_in_the_order_of_their_rows(tmp_path, encoded):
+    paths = [tmp_path / f"{number}.png" for number in range(8)]
+    for path, picture in zip(paths, PIXELS, strict=True):
+        path.write_bytes(encoded(picture))
+    splits = images((Column(paths), Column(LABELS)), image_size=(6, 5))
+    np.testing.assert_array_equal(splits.peek(splits.train, range(8)), PIXELS)
+    np.testing.assert_array_equal(splits.train.labels, LABELS)
+
+
+@pytest.mark.parametrize(
     ("labels", "classes", "expected"),
     [
         (LABELS, ("0", "1"), LABELS),
@@ -120,6 +161,8 @@ def test_labels_that_are_none_are_refused(labels, message):
 @pytest.mark.parametrize(
     ("pictures", "message"),
     [
+        ([*PIXELS[:7], "a.png"], r"`x` are not all of one kind\.\n  given: +ndarray, str"),
+        (["nowhere.png"] * 8, r"The data has \d+ problems\.\n  given: +nowhere.png: No such file or directory"),
         (PIXELS / 255, r"pixels of `x` are scaled already\.\n  given: +0..1\n[\s\S]*to mend: +x \* 255"),
         (
             PIXELS / 127.5 - 1,
@@ -137,7 +180,20 @@ def test_labels_that_are_none_are_refused(labels, message):
         ([np.zeros((2, 2, 2, 3), np.uint8)] * 8, r"x\[0\]: shape \(2, 2, 2, 3\), where"),
         (PIXELS.astype(str), r"x\[0\]: values of type <U\d, where uint8 or float"),
     ],
-    ids=["0..1", "-1..1", "centred", "16 bit", "channels first", "six channels", "flat", "NaN", "ranks", "text"],
+    ids=[
+        "mixed",
+        "missing",
+        "0..1",
+        "-1..1",
+        "centred",
+        "16 bit",
+        "channels first",
+        "six channels",
+        "flat",
+        "NaN",
+        "ranks",
+        "text",
+    ],
 )
 def test_pixels_that_are_none_are_refused(pictures, message):
     with pytest.raises(ValueError, match=message):
