@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -10,16 +9,17 @@ from typing import Any, Self
 import keras
 import numpy as np
 
-from keras_transfer.data import reading, text_reading
+from keras_transfer.data import reading
 from keras_transfer.data.dividing import check_settings, divided
 from keras_transfer.data.examples import FileExamples, PairExamples, PictureExamples
 from keras_transfer.data.language import PromptSplits
 from keras_transfer.data.model_inputs import input_names, required_preprocessor
 from keras_transfer.data.packing import Packed, pack_prompted
 from keras_transfer.data.preprocessors import takes_prompts
-from keras_transfer.data.sources import WHOLE, Found
+from keras_transfer.data.sources import Found
 from keras_transfer.data.splits import Split
 from keras_transfer.data.tables import captioned_table
+from keras_transfer.data.text_reading import read_pairs
 from keras_transfer.errors import explain
 
 IMAGES = "images"
@@ -163,39 +163,18 @@ def captions(
     """
     check_settings(validation, test, seed, on_bad_file)
     columns = {"path": picture, **({} if prompt is False else {"prompt": prompt}), "caption": caption}
-    parts = divided(_read(source, columns), validation=validation, test=test, seed=seed, skip=on_bad_file == "skip")
+    found = read_pairs(
+        source, ("picture", "caption"), table=functools.partial(_table, columns=columns), lists=_examples
+    )
+    parts = divided(found, validation=validation, test=test, seed=seed, skip=on_bad_file == "skip")
     return CaptionSplits(
         parts, separator=separator, batch_size=batch_size, max_length=max_length, buckets=buckets, seed=seed
     )
 
 
-def _read(source: Any, columns: Mapping[str, str | None]) -> Found:
-    if isinstance(source, Mapping):
-        return reading.by_split(source, functools.partial(_read, columns=columns))
-    if isinstance(source, str | os.PathLike):
-        table = functools.partial(_table, columns=columns)
-        folder = functools.partial(text_reading.folder_of_tables, table=table)
-        return reading.named(source, folder=folder, table=table, dataset=reading.no_dataset, folder_holds="tables")
-    if isinstance(source, tuple | list) and len(source) == 2 and not isinstance(source[1], str):
-        pictures, texts = reading.pictures(source[0]), list(source[1])
-        if len(pictures) != len(texts):
-            raise ValueError(
-                explain(
-                    "There are not as many captions as pictures.",
-                    given=f"{len(pictures)} pictures, {len(texts)} captions",
-                    expected="one caption for each picture",
-                )
-            )
-        examples = CaptionedExamples(pictures, [""] * len(texts), texts, place=pictures.describe)
-        return Found({WHOLE: examples}, {WHOLE: {""}}, is_labelled=False)
-    raise ValueError(
-        explain(
-            "`source` is nothing that captions can be read from.",
-            given=type(source).__name__,
-            expected="a TSV or CSV file, a folder of them, a pair (pictures, captions), or a mapping of split name to"
-            " any of these",
-        )
-    )
+def _examples(pictures: Any, texts: Sequence[str]) -> CaptionedExamples:
+    seen = reading.pictures(pictures)
+    return CaptionedExamples(seen, [""] * len(seen), list(texts), place=seen.describe)
 
 
 def _table(path: pathlib.Path, columns: Mapping[str, str | None]) -> Found:

@@ -2,22 +2,20 @@
 
 import dataclasses
 import functools
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_transfer.data import reading, text_reading
 from keras_transfer.data.dividing import check_settings, divided
 from keras_transfer.data.examples import PairExamples
 from keras_transfer.data.model_inputs import require_targets
 from keras_transfer.data.packing import Packed, pack, pack_pairs, pack_whole
 from keras_transfer.data.preprocessors import reads_and_writes
-from keras_transfer.data.sources import WHOLE, Found
 from keras_transfer.data.splits import Divided, Split
 from keras_transfer.data.tables import pair_table
+from keras_transfer.data.text_reading import read_pairs
 from keras_transfer.data.token_splits import TokenSplits
 from keras_transfer.errors import explain
 
@@ -182,8 +180,9 @@ def prompts(
     ['1 + 1 = 2']
     """
     check_settings(validation, test, seed, on_bad_rows, "on_bad_rows")
+    table = functools.partial(pair_table, prompt=prompt, response=response)
     parts = divided(
-        _pairs(source, prompt, response),
+        read_pairs(source, ("prompt", "response"), table=table, lists=_pair_examples),
         validation=validation,
         test=test,
         seed=seed,
@@ -195,30 +194,5 @@ def prompts(
     )
 
 
-def _pairs(source: Any, prompt: str | None, response: str | None) -> Found:
-    if isinstance(source, Mapping):
-        return reading.by_split(source, functools.partial(_pairs, prompt=prompt, response=response))
-    table = functools.partial(pair_table, prompt=prompt, response=response)
-    if isinstance(source, str | os.PathLike):
-        folder = functools.partial(text_reading.folder_of_tables, table=table)
-        return reading.named(source, folder=folder, table=table, dataset=reading.no_dataset, folder_holds="tables")
-    if isinstance(source, tuple | list) and len(source) == 2 and not any(isinstance(part, str) for part in source):
-        prompts_of, responses = (list(part) for part in source)
-        if len(prompts_of) != len(responses):
-            raise ValueError(
-                explain(
-                    "There are not as many responses as prompts.",
-                    given=f"{len(prompts_of)} prompts, {len(responses)} responses",
-                    expected="one response for each prompt",
-                )
-            )
-        examples = PairExamples(prompts_of, responses, place=lambda number: f"prompts[{number}]")
-        return Found({WHOLE: examples}, {WHOLE: {""}}, is_labelled=False)
-    raise ValueError(
-        explain(
-            "`source` is nothing that prompts can be read from.",
-            given=type(source).__name__,
-            expected="a TSV or CSV file, a folder of them, a pair (prompts, responses), or a mapping of split name to"
-            " any of these",
-        )
-    )
+def _pair_examples(prompts: Sequence[str], responses: Sequence[str]) -> PairExamples:
+    return PairExamples(list(prompts), list(responses), place=lambda number: f"prompts[{number}]")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_transfer.data import arrays, folders, manifests
 from keras_transfer.data.examples import PictureExamples

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_transfer.data import reading
 from keras_transfer.data.arrays import class_names_of
-from keras_transfer.data.examples import TextExamples
+from keras_transfer.data.examples import PairExamples, TextExamples
 from keras_transfer.data.folders import by_class, entries, files_below, normal
 from keras_transfer.data.scanning import Problem
 from keras_transfer.data.sources import WHOLE, Found, split_name
@@ -195,6 +195,50 @@ def folder_of_tables(path: pathlib.Path, table: Callable[[pathlib.Path], Found])
     if passed_over:
         found.notes.append(f"tables in {path} that are no splits were passed over: {', '.join(passed_over)}")
     return found
+
+
+def read_pairs(
+    source: Any,
+    nouns: tuple[str, str],
+    *,
+    table: Callable[[pathlib.Path], Found],
+    lists: Callable[[Any, Any], PairExamples],
+) -> Found:
+    """What goes with what, in tables, folders of them, two lists, or a mapping of split name to any of these.
+
+    Args:
+        source: any of these.
+        nouns: what the first of a pair is called, and the second: `("prompt", "response")`.
+        table: reads a table.
+        lists: makes examples of two lists.
+
+    Raises:
+        ValueError: it is none of these, or the lists are not of one length.
+    """
+    first, second = nouns
+    if isinstance(source, Mapping):
+        return reading.by_split(source, functools.partial(read_pairs, nouns=nouns, table=table, lists=lists))
+    if isinstance(source, str | os.PathLike):
+        folder = functools.partial(folder_of_tables, table=table)
+        return reading.named(source, folder=folder, table=table, dataset=reading.no_dataset, folder_holds="tables")
+    if isinstance(source, tuple | list) and len(source) == 2 and not any(isinstance(part, str) for part in source):
+        if len(source[0]) != len(source[1]):
+            raise ValueError(
+                explain(
+                    f"There are not as many {second}s as {first}s.",
+                    given=f"{len(source[0])} {first}s, {len(source[1])} {second}s",
+                    expected=f"one {second} for each {first}",
+                )
+            )
+        return Found({WHOLE: lists(*source)}, {WHOLE: {""}}, is_labelled=False)
+    raise ValueError(
+        explain(
+            f"`source` is nothing that {first}s and {second}s can be read from.",
+            given=type(source).__name__,
+            expected=f"a TSV or CSV file, a folder of them, a pair ({first}s, {second}s), or a mapping of split name to"
+            " any of these",
+        )
+    )
 
 
 def _classes_below(path: pathlib.Path, split: str, found: Found) -> None:
