@@ -1,18 +1,18 @@
-"""Settings of `kt.staged_fine_tuning` tried on folds of the training pictures: by this its defaults are chosen.
+"""Settings of `kt.staged_fine_tuning` tried on folds of the training pictures: what defaults are chosen by.
 
     python benchmarks/fine_tuning_folds.py --shared ../shared
     python benchmarks/fine_tuning_folds.py --options '{}' '{"least_steps": 800}' '{"learning_rate": 0.002}'
 
-For each set of options a table: accuracy on held-out folds of train at several places of the way from the fitted head
-on the frozen body (0) to the tuned weights (1), mean over the folds of each shared picture set, and over the sets. The
-test splits are not read. Every (options, set, fold) is one line of `--results`, so that the command can be stopped and
-started again. Differences of a point between two sets of options are noise: a fold has 47 to 134 pictures.
+For each set of options a table: accuracy on held-out folds of train, and log loss at its best temperature, at several
+places of the way from the fitted head on the frozen body (0) to the tuned weights (1), mean over the folds of each
+shared picture set, and over the sets. The test splits are not read. Every (options, set, fold) is one line of
+`--results`, so that the command can be stopped and started again. Differences of a point between two sets of options
+are noise: a fold has 47 to 134 pictures.
 """
 
 import argparse
 import json
 import pathlib
-import statistics
 import tempfile
 
 import numpy as np
@@ -44,12 +44,14 @@ def main() -> None:
         print(f"\n{given}\n{table(lines_of(options.results), given, options)}")
 
 
-def measure(folder: pathlib.Path, fold: int, given: dict) -> dict[str, float]:
-    """Accuracy on one fold at each place of the way, of a model that is tuned on the others."""
+def measure(folder: pathlib.Path, fold: int, given: dict) -> dict[str, tuple[float, float]]:
+    """Accuracy and log loss on one fold at each place of the way, of a model that is tuned on the others."""
     import keras
 
     import keras_transfer as kt
     from keras_transfer import state
+    from keras_transfer.evaluation.prediction import predict_split
+    from keras_transfer.training.safeguard import calibrated_loss
 
     splits = held_out(folder, fold)
     keras.utils.set_random_seed(fold)
@@ -62,7 +64,8 @@ def measure(folder: pathlib.Path, fold: int, given: dict) -> dict[str, float]:
     found = {}
     for share in SHARES:
         state.assign(model, [between(old, new, share) for old, new in zip(before, after, strict=True)])
-        found[f"{share:g}"] = kt.evaluate(model, splits, "test").accuracy
+        said, labels = predict_split(model, splits, splits.test), splits.test.labels
+        found[f"{share:g}"] = float(np.mean(said.argmax(axis=1) == labels)), calibrated_loss(said, labels)
     return found
 
 
@@ -91,8 +94,10 @@ def table(lines: list[dict], given: str, options: argparse.Namespace) -> str:
         means = []
         for name in options.sets:
             of_set = [line for line in lines if line["options"] == given and line["set"] == name]
-            means.append(statistics.mean(line[f"{share:g}"] for line in of_set if line["fold"] in options.folds))
-        rows.append(f"| {share:g} | " + " | ".join(f"{mean:.3f}" for mean in [*means, statistics.mean(means)]) + " |")
+            measured = [line[f"{share:g}"] for line in of_set if line["fold"] in options.folds]
+            means.append(np.mean(measured, axis=0))
+        cells = [f"{accuracy:.3f} ({loss:.3f})" for accuracy, loss in [*means, np.mean(means, axis=0)]]
+        rows.append(f"| {share:g} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

@@ -15,11 +15,12 @@ from typing import Literal
 import keras
 
 from keras_transfer import state
-from keras_transfer.errors import explain
+from keras_transfer.errors import explain, nearest
 
-BatchNorm = Literal["frozen", "adapt"]
+BatchNorm = Literal["frozen", "affine", "adapt"]
 Part = Literal["whole", "biases", "norms"]
 PARTS = typing.get_args(Part)
+BATCH_NORMS = typing.get_args(BatchNorm)
 
 
 def _call_as_at_inference(self, *args, **kwargs):
@@ -122,14 +123,20 @@ def wake(
             of each layer train: `"whole"`, its `"biases"` or, if it normalises, its scale and offset (`"norms"`). The
             layer follows `training` in each case.
         batch_norm: `"frozen"` leaves every batch normalisation as it was pretrained, statistics, scale and offset, also
-            in the awake part. `"adapt"` trains those in the awake part and lets their statistics follow the new data.
+            in the awake part. `"affine"` trains scale and offset of those in the awake part, their statistics kept.
+            `"adapt"` trains these too, and lets the statistics follow the new data.
 
     Raises:
         ValueError: if a layer is not part of the model, or the policy has another name.
     """
-    if batch_norm not in ("frozen", "adapt"):
+    if batch_norm not in BATCH_NORMS:
         raise ValueError(
-            explain("`batch_norm` names no policy.", given=repr(batch_norm), expected="'frozen' or 'adapt'")
+            explain(
+                "`batch_norm` names no policy.",
+                given=repr(batch_norm),
+                expected=", ".join(map(repr, BATCH_NORMS)),
+                nearest=nearest(batch_norm, BATCH_NORMS),
+            )
         )
     parts = {layer: layers[layer] if isinstance(layers, Mapping) else "whole" for layer in layers}
     follow_training(model, parts, batch_norm=batch_norm)
@@ -137,7 +144,7 @@ def wake(
     trains = {
         id(layer): weights_of(layer, part)
         for layer, part in parts.items()
-        if batch_norm == "adapt" or not is_batch_norm(layer)
+        if batch_norm != "frozen" or not is_batch_norm(layer)
     }
     wanted = [variable for weights in trains.values() for variable in weights]
     chosen = {id(variable) for variable in wanted}

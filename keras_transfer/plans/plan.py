@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from keras_transfer.adapters.lora import LoRA
-from keras_transfer.backbones.freezing import PARTS, Part
+from keras_transfer.backbones.freezing import BATCH_NORMS, PARTS, BatchNorm, Part
 from keras_transfer.errors import explain, nearest
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -40,7 +40,8 @@ class Stage:
         schedule: how the rate goes after the warm-up: `"cosine"` or `"linear"` down to 0, or `"constant"`.
         warmup: share of the stage's steps in which the rate climbs from 0 to its peak.
         batch_norm: `"frozen"` keeps every batch normalisation as it was pretrained, also in blocks that train;
-            `"adapt"` trains those in awake blocks, statistics too.
+            `"affine"` trains scale and offset of those in awake blocks (Frankle et al. 2021, arXiv:2003.00152);
+            `"adapt"` these, and lets their statistics follow the data.
         weight_decay: decoupled, per step `rate * weight_decay` of each kernel (not of biases and norms).
         optimizer: `"adamw"`, `"adam"`, `"sgd"` (momentum 0.9) or `"lion"`.
         patience: stop the stage when validation loss has not improved for so many epochs, and go back to the best
@@ -85,7 +86,7 @@ class Stage:
     layer_decay: float = 1.0
     schedule: Schedule = "cosine"
     warmup: float = 0.1
-    batch_norm: Literal["frozen", "adapt"] = "frozen"
+    batch_norm: BatchNorm = "frozen"
     weight_decay: float = 0.0
     optimizer: str = "adamw"
     patience: int | None = None
@@ -105,7 +106,7 @@ class Stage:
         if not self.name:
             object.__setattr__(self, "name", self._made_name())
         _check_choice("schedule", self.schedule, SCHEDULES)
-        _check_choice("batch_norm", self.batch_norm, ("frozen", "adapt"))
+        _check_choice("batch_norm", self.batch_norm, BATCH_NORMS)
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("start", self.start, tuple(_STARTS))
         _check_choice("part", self.part, PARTS)

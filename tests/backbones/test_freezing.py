@@ -66,13 +66,61 @@ def test_waking_trains_exactly_the_named_layers():
     freezing.freeze(body)
     freezing.wake(body, [body.get_layer("block2_conv"), body.get_layer("block2_bn")])
     assert [variable.path for variable in body.trainable_variables] == ["block2_conv/kernel", "block2_conv/bias"]
-    freezing.wake(body, [body.get_layer("block2_conv"), body.get_layer("block2_bn")], batch_norm="adapt")
-    assert [variable.path for variable in body.trainable_variables] == [
-        "block2_conv/kernel",
-        "block2_conv/bias",
-        "block2_bn/gamma",
-        "block2_bn/beta",
-    ]
+    for batch_norm in ("affine", "adapt"):
+        freezing.wake(body, [body.get_layer("block2_conv"), body.get_layer("block2_bn")], batch_norm=batch_norm)
+        assert [variable.path for variable in body.trainable_variables] == [
+            "block2_conv/kernel",
+            "block2_conv/bias",
+            "block2_bn/gamma",
+            "block2_bn/beta",
+        ]
+
+
+def test_scale_and_offset_train_on_the_statistics_that_were_pretrained():
+    body = residual_body()
+    layers = [layer for layer in state.sublayers(body) if not isinstance(layer, keras.layers.Dropout)]
+    freezing.wake(body, layers, batch_norm="affine")
+    assert not _differs_in_training(body, pictures())
+    assert len(body.trainable_variables) == 16
+    freezing.wake(body, layers, batch_norm="adapt")
+    assert _differs_in_training(body, pictures())
+
+
+class Scaled(keras.layers.Layer):
+    """What a batch norm is whose statistics stay: their formula, with its scale and offset as weights."""
+
+    def __init__(self, norm, **options):
+        super().__init__(**options)
+        self.mean, self.variance, self.epsilon = norm.moving_mean.numpy(), norm.moving_variance.numpy(), norm.epsilon
+        self.gamma = self.add_weight(shape=self.mean.shape, initializer="ones")
+        self.beta = self.add_weight(shape=self.mean.shape, initializer="zeros")
+
+    def call(self, x):
+        return self.gamma * (x - self.mean) / (self.variance + self.epsilon) ** 0.5 + self.beta
+
+
+def test_affine_batch_norms_learn_as_their_formula_does():
+    generator = np.random.default_rng(0)
+    norm, dense = keras.layers.BatchNormalization(), keras.layers.Dense(3, name="dense")
+    norm.build((None, 4))
+    norm.moving_mean.assign(generator.normal(size=4))
+    norm.moving_variance.assign(generator.uniform(0.5, 2, 4))
+    features = keras.Input((4,))
+    ours = keras.Model(features, dense(norm(features)))
+    scaled, copy = Scaled(norm), keras.layers.Dense(3)
+    theirs = keras.Model(features, copy(scaled(features)))
+    copy.set_weights(dense.get_weights())
+    freezing.wake(ours, ours.layers, batch_norm="affine")
+    x, y = generator.normal(size=(8, 4)), generator.normal(size=(8, 3))
+    statistics = norm.moving_mean.numpy(), norm.moving_variance.numpy()
+    for model in (ours, theirs):
+        model.compile(keras.optimizers.SGD(0.5), "mean_squared_error")
+        for _ in range(3):
+            model.train_on_batch(x, y)
+    for one, other in ((norm.gamma, scaled.gamma), (norm.beta, scaled.beta), (dense.kernel, copy.kernel)):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=1e-6)
+    assert np.abs(norm.gamma.numpy() - 1).min() > 1e-3
+    np.testing.assert_array_equal((norm.moving_mean.numpy(), norm.moving_variance.numpy()), statistics)
 
 
 def test_waking_again_and_again_ends_where_the_last_one_says():
@@ -105,7 +153,7 @@ def test_a_layer_of_another_model_is_refused():
 
 
 def test_a_misspelt_policy_is_refused():
-    with pytest.raises(ValueError, match="'frozen' or 'adapt'"):
+    with pytest.raises(ValueError, match=r"'frozen', 'affine', 'adapt'\n  nearest: +adapt"):
         freezing.wake(residual_body(), [], batch_norm="adopt")
 
 

@@ -93,6 +93,18 @@ def test_frozen_batch_norms_keep_their_statistics_in_awake_blocks():
     assert all(row.weights > 0 for row in run.audits[0].moved)
 
 
+def test_scale_and_offset_of_batch_norms_train_where_statistics_do_not():
+    model = classifier()
+    before = {path: value for block in ("block1", "block3") for path, value in _by_layer(model, (block,)).items()}
+    run = _fit(model, kt.Plan([kt.Stage(["block3"], 1, batch_norm="affine")]))
+    after = _by_layer(model, ("block1", "block3"))
+    moved = [path.split("/")[-2:] for path, value in before.items() if not np.array_equal(value, after[path])]
+    assert ["block3_bn", "gamma"] in moved
+    assert ["block3_bn", "beta"] in moved
+    assert {layer for layer, _ in moved} == {"block3_conv", "block3_bn"}
+    assert {row.statistics for row in run.audits[0].moved} == {0.0, None}
+
+
 def test_dropout_below_the_first_awake_block_does_not_fire_and_above_it_does():
     model = classifier(dropout=0.0)
     _fit(model, kt.Plan([kt.Stage(["block3"], 1)]))
