@@ -132,20 +132,32 @@ def augmented(
         1 + random.uniform(-extent, extent) if extent else 1.0
         for extent in (settings.brightness, settings.contrast, settings.saturation)
     )
-    if saturation != 1.0:
-        grey = picture @ np.float32([0.299, 0.587, 0.114])
-        picture = grey[..., None] + np.float32(saturation) * (picture - grey[..., None])
-    if contrast != 1.0:
-        mean = picture.mean(dtype=np.float64).astype(np.float32)
-        picture = mean + np.float32(contrast) * (picture - mean)
-    if brightness != 1.0:
-        picture = picture * np.float32(brightness)
-    return np.ascontiguousarray(np.clip(picture, 0, 255), np.float32)
+    return np.clip(_recoloured(picture, brightness, contrast, saturation), 0, 255)
+
+
+def _recoloured(picture: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
+    """Between its own grey and itself (saturation), then its mean and itself (contrast), and times the brightness.
+
+    All three are linear, so that one matrix of colours by colours and one offset do them together.
+    """
+    if saturation == contrast == 1.0:
+        return np.ascontiguousarray(picture) * np.float32(brightness)
+    pixels = np.ascontiguousarray(picture).reshape(-1, 3)
+    of_grey = np.outer([0.299, 0.587, 0.114], np.ones(3))
+    mixed = saturation * np.eye(3) + (1 - saturation) * of_grey
+    offset = (1 - contrast) * float(np.mean(_mean_colour(pixels) @ mixed))
+    recoloured = pixels @ np.float32(brightness * contrast * mixed) + np.float32(brightness * offset)
+    return recoloured.reshape(picture.shape)
+
+
+def _mean_colour(pixels: np.ndarray) -> np.ndarray:
+    # As a product: NumPy's own mean over all axes but the last takes ten times as long.
+    return np.ones(len(pixels), np.float32) @ pixels / len(pixels)
 
 
 def _erased(picture: np.ndarray, random: np.random.Generator) -> np.ndarray:
     part = Augmentation(crop_area=(0.02, 0.2), crop_aspect=(1 / 3, 3))
     top, left, bottom, right = crop_box(part, *picture.shape[:2], random)
     picture = picture.copy()
-    picture[top:bottom, left:right] = picture.mean(axis=(0, 1))
+    picture[top:bottom, left:right] = _mean_colour(picture.reshape(-1, 3))
     return picture

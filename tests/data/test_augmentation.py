@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_transfer.data.augmentation import AUGMENTATIONS, Augmentation, augmentation, augmented, crop_box
+from keras_transfer.data.augmentation import (
+    AUGMENTATIONS,
+    Augmentation,
+    _recoloured,
+    augmentation,
+    augmented,
+    crop_box,
+)
 from keras_transfer.data.decoding import resize
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
@@ -91,6 +98,17 @@ def test_colours_change_by_at_most_their_extent(setting, low, high):
         factors.append(float(np.median((pixels - base) / (grey - base))))
     assert low - 0.001 < min(factors) < low + 0.01
     assert high - 0.01 < max(factors) < high + 0.001
+
+
+def test_colours_change_one_after_another():
+    picture = np.random.default_rng(3).uniform(0, 255, (5, 7, 3)).astype("float32")
+    brightness, contrast, saturation = 1.2, 0.8, 0.7
+    grey = (picture @ [0.299, 0.587, 0.114])[..., None]
+    expected = grey + saturation * (picture - grey)
+    expected = expected.mean() + contrast * (expected - expected.mean())
+    np.testing.assert_allclose(
+        _recoloured(picture, brightness, contrast, saturation), brightness * expected, rtol=1e-5, atol=1e-3
+    )
 
 
 def test_erasing_paints_one_rectangle_in_the_mean_colour():
