@@ -1,6 +1,7 @@
 """`clusters` and `neighbours`: what examples without labels have in common."""
 
 import dataclasses
+import itertools
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -191,7 +192,10 @@ class Clusters:
         facts = f"k-means on features of length 1, silhouette {self.silhouette:.2f}"
         if labels is not None:
             of, numbers = self._names(labels, classes)
-            clouds.append(Cloud("the same places, by label", places, numbers, of))
+            clouds = [
+                dataclasses.replace(clouds[0], looks=_like_classes(self.of, numbers)),
+                Cloud("the same places, by label", places, numbers, of),
+            ]
             found = self.agreement(numbers, of)
             names = [f"{number}: {percent(share, 0)} {name}" for number, (name, share) in enumerate(found.names)]
             facts = found.in_short
@@ -215,6 +219,21 @@ class Clusters:
                 )
             )
         return [str(classes[name]) if classes is not None else str(name) for name in found], numbers
+
+
+def _like_classes(clusters_of: np.ndarray, classes_of: np.ndarray) -> list[int]:
+    """For each cluster the class that it stands for, each class but once; clusters beyond get numbers beyond.
+
+    >>> _like_classes(np.array([0, 0, 1, 1, 2]), np.array([1, 1, 0, 1, 0]))
+    [1, 0, 2]
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    both = np.zeros((clusters_of.max() + 1, classes_of.max() + 1), int)
+    np.add.at(both, (clusters_of, classes_of), 1)
+    matched = dict(zip(*linear_sum_assignment(both, maximize=True), strict=True))
+    beyond = itertools.count(both.shape[1])
+    return [int(matched[cluster]) if cluster in matched else next(beyond) for cluster in range(len(both))]
 
 
 def clusters(features: np.ndarray, count: int, *, seed: int = 0) -> Clusters:

@@ -32,6 +32,8 @@ class Cloud:
         groups: the number of each example's group, which is its colour.
         names: of the groups.
         hollow: which examples are drawn as rings.
+        looks: for each group the number of its colour and shape, so that groups of several maps that belong together
+            look alike; its own number if not given.
     """
 
     title: str
@@ -39,6 +41,12 @@ class Cloud:
     groups: np.ndarray
     names: Sequence[str]
     hollow: np.ndarray | None = None
+    looks: Sequence[int] | None = None
+
+    def look(self, group: int) -> tuple[str, str]:
+        """Colour and shape of a group: as many as there are of both together, then again from the first."""
+        number = group if self.looks is None else self.looks[group]
+        return COLOURS[number % len(COLOURS)], SHAPES[number // len(COLOURS) % len(SHAPES)]
 
 
 def draw_map(
@@ -86,7 +94,7 @@ def draw_map(
         ]
         sheet.top += max(heights)
         for group, (_, pictures) in enumerate(strips):
-            _draw_strip(sheet, group, names.pop(0), pictures)
+            _draw_strip(sheet, clouds[0].look(group), names.pop(0), pictures)
     return pathlib.Path(path)
 
 
@@ -104,7 +112,7 @@ def _draw_cloud(sheet: Sheet, left: float, cloud: Cloud, names: Sequence[str]) -
         width = 0.16 + sheet.measure(name) + 0.2
         if place > left and place + width > left + PANEL:
             place, top = left, top + LINE
-        _chip(sheet, place, top, group)
+        _chip(sheet, place, top, cloud.look(group))
         sheet.write(place + 0.16, top, name, color=MUTED)
         place += width
     return top + LINE + 0.15 - sheet.top
@@ -120,7 +128,7 @@ def _draw_points(axes: Axes, cloud: Cloud) -> None:
     hollow = np.zeros(len(cloud.groups), bool) if cloud.hollow is None else np.asarray(cloud.hollow, bool)
     size = float(np.clip(9000 / max(len(cloud.groups), 1), 8, 34))
     for group in np.unique(cloud.groups):
-        colour, shape = _look(int(group))
+        colour, shape = cloud.look(int(group))
         for ring in (False, True):
             places = cloud.places[(cloud.groups == group) & (hollow == ring)]
             if len(places):
@@ -128,9 +136,9 @@ def _draw_points(axes: Axes, cloud: Cloud) -> None:
                 axes.scatter(*places.T, s=size, marker=shape, linewidths=1.0 if ring else 0.0, **how)
 
 
-def _draw_strip(sheet: Sheet, group: int, name: str, pictures: Sequence[Any]) -> None:
+def _draw_strip(sheet: Sheet, look: tuple[str, str], name: str, pictures: Sequence[Any]) -> None:
     room = sheet.width - 2 * MARGIN - NAME
-    _chip(sheet, MARGIN, sheet.top + TILE / 2 - 0.07, group)
+    _chip(sheet, MARGIN, sheet.top + TILE / 2 - 0.07, look)
     sheet.write(MARGIN + 0.16, sheet.top + TILE / 2, sheet.shorten(name, NAME - 0.3), va="center", color=INK)
     for number, picture in enumerate(pictures[: max(1, int(room / (TILE + 0.06)))]):
         panel = sheet.axes(MARGIN + NAME + number * (TILE + 0.06), sheet.top, TILE, TILE)
@@ -139,16 +147,11 @@ def _draw_strip(sheet: Sheet, group: int, name: str, pictures: Sequence[Any]) ->
     sheet.top += TILE + 0.08
 
 
-def _chip(sheet: Sheet, left: float, top: float, group: int) -> None:
-    colour, shape = _look(group)
+def _chip(sheet: Sheet, left: float, top: float, look: tuple[str, str]) -> None:
+    colour, shape = look
     panel = sheet.axes(left, top + 0.01, 0.12, 0.12)
     panel.scatter([0], [0], s=26, color=colour, marker=shape, linewidths=0, clip_on=False)
     panel.set_axis_off()
-
-
-def _look(group: int) -> tuple[str, str]:
-    """Colour and shape of a group: as many as there are of both together, then again from the first."""
-    return COLOURS[group % len(COLOURS)], SHAPES[group // len(COLOURS) % len(SHAPES)]
 
 
 def _check(cloud: Cloud) -> None:

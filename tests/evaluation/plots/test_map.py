@@ -33,6 +33,14 @@ def test_every_point_stands_at_its_place_in_the_look_of_its_group_and_domain(tmp
             np.testing.assert_allclose(points[COLOURS[group].lower(), ring], expected)
 
 
+def test_groups_that_belong_together_look_alike(tmp_path, drawn):
+    cloud = _cloud(groups=2, looks=[1, 0])
+    draw_map([cloud], tmp_path / "map.png", title="Points", facts="of two groups")
+    points = _points(drawn[0])
+    for group in range(2):
+        np.testing.assert_allclose(points[COLOURS[1 - group].lower(), False], cloud.places[cloud.groups == group])
+
+
 @pytest.mark.parametrize("groups", [1, 7, 15])
 def test_a_map_is_legible(groups, tmp_path, drawn):
     strips = [(f"a group with a very long name, number {n}", [np.full((4, 6, 3), 90)] * 9) for n in range(3)]
