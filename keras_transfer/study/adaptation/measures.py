@@ -4,9 +4,10 @@ import dataclasses
 
 import numpy as np
 
+from keras_transfer.study.domain_shift import shift_between
+
 # More examples of a domain than this say no more, and make it slow.
 MOST_EXAMPLES = 2_000
-PARTS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Gap:
         means: how far the means lie apart, in spreads (root mean square over the features).
         covariances: the CORAL distance of features in units of the source's spread, times 4: the mean square difference
             of two entries of the covariances.
-        proxy_a: the proxy A-distance 2 (1 - 2 error) of Ben-David et al. (2010), with the cross-validated error of
-            logistic regression in telling the domains apart: 0 where they cannot be told, 2 where they always can.
+        proxy_a: the proxy A-distance, see `shift_between`: 0 where the domains cannot be told apart, 2 where they
+            always can; NaN where one of them has a single example.
 
     Example:
 
@@ -52,7 +53,9 @@ def gap(source: np.ndarray, target: np.ndarray, *, seed: int = 0) -> Gap:
     spread = np.where(spread > 0, spread, 1.0)
     means = np.sqrt(np.mean(((source.mean(0) - target.mean(0)) / spread) ** 2))
     usual = np.sqrt(source.var(axis=0).mean()) or 1.0
-    return Gap(float(means), 4 * covariance_distance(source / usual, target / usual), _proxy_a(source, target, seed))
+    tells = min(len(source), len(target)) > 1
+    apart = shift_between(source, target, ("source", "target"), seed=seed).distance if tells else float("nan")
+    return Gap(float(means), 4 * covariance_distance(source / usual, target / usual), apart)
 
 
 def covariance_distance(source: np.ndarray, target: np.ndarray) -> float:
@@ -65,24 +68,6 @@ def covariance_distance(source: np.ndarray, target: np.ndarray) -> float:
     """
     difference = np.atleast_2d(np.cov(source, rowvar=False)) - np.atleast_2d(np.cov(target, rowvar=False))
     return float(np.sum(difference**2) / (4 * len(difference) ** 2))
-
-
-def _proxy_a(source: np.ndarray, target: np.ndarray, seed: int) -> float:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_score
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    domains = np.repeat([0, 1], [len(source), len(target)])
-    parts = min(PARTS, len(source), len(target))
-    if parts < 2:
-        return float("nan")
-    telling = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=300))
-    folds = StratifiedKFold(parts, shuffle=True, random_state=seed)
-    features = np.concatenate([source, target])
-    # Balanced: with many of one domain, a classifier that always says so would seem to tell them apart.
-    right = cross_val_score(telling, features, domains, cv=folds, scoring="balanced_accuracy").mean()
-    return float(np.clip(2 * (1 - 2 * (1 - right)), 0.0, 2.0))
 
 
 def some(count: int, seed: int) -> np.ndarray:

@@ -5,6 +5,7 @@ import pytest
 from keras_transfer.study.adaptation.adversarial import DomainAdversary, reverse_gradient, strength_at
 from keras_transfer.study.adaptation.coral import Coral, coral_distance
 from keras_transfer.study.adaptation.measures import covariance_distance, gap
+from keras_transfer.study.domain_shift import shift_between
 
 pytestmark = pytest.mark.both_backends
 
@@ -107,3 +108,9 @@ def test_a_gap_of_alike_domains_is_small_and_of_unlike_ones_large():
     assert near.means < 0.15 < 1 < far.means
     assert near.covariances < 0.1 < 1 < far.covariances
     assert near.proxy_a < 0.5 < 1.9 < far.proxy_a
+
+
+def test_a_gap_of_domains_is_their_shift_elsewhere():
+    source, target = _draw(40, 6), _draw(60, 6, seed=1) + 0.7
+    assert gap(source, target, seed=3).proxy_a == shift_between(source, target, ("one", "other"), seed=3).distance
+    assert np.isnan(gap(source, target[:1]).proxy_a)
