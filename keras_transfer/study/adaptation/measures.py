@@ -12,14 +12,14 @@ MOST_EXAMPLES = 2_000
 
 @dataclasses.dataclass(frozen=True)
 class Gap:
-    """What lies between the features of two domains.
+    """What lies between the features of two domains; of a domain with a single example only the means are known.
 
     Attributes:
         means: how far the means lie apart, in spreads (root mean square over the features).
         covariances: the CORAL distance of features in units of the source's spread, times 4: the mean square difference
             of two entries of the covariances.
         proxy_a: the proxy A-distance, see `shift_between`: 0 where the domains cannot be told apart, 2 where they
-            always can; NaN where one of them has a single example.
+            always can.
 
     Example:
 
@@ -53,8 +53,9 @@ def gap(source: np.ndarray, target: np.ndarray, *, seed: int = 0) -> Gap:
     spread = np.where(spread > 0, spread, 1.0)
     means = np.sqrt(np.mean(((source.mean(0) - target.mean(0)) / spread) ** 2))
     usual = np.sqrt(source.var(axis=0).mean()) or 1.0
-    tells = min(len(source), len(target)) > 1
-    apart = shift_between(source, target, ("source", "target"), seed=seed).distance if tells else float("nan")
+    if min(len(source), len(target)) < 2:
+        return Gap(float(means), float("nan"), float("nan"))
+    apart = shift_between(source, target, ("source", "target"), seed=seed).distance
     return Gap(float(means), 4 * covariance_distance(source / usual, target / usual), apart)
 
 
