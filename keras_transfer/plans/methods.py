@@ -76,7 +76,8 @@ def staged_fine_tuning(
         model: a classifier with a head.
         epochs: of the head alone, then of what `unfreeze` wakes: exactly so many. If not given (3, 10), the second of
             them more on small data, as many as make 400 steps.
-        learning_rate: peak rate of the head in the second part.
+        learning_rate: peak rate of the second part, which the head learns at a tenth of. (Alone it learns at 1e-3,
+            whatever rate and optimizer are right for the body.)
         layer_decay: ratio of a block's rate to the rate of the block above.
         unfreeze: what the second part wakes: `"all"`, `"top:2"`, block names. `"gradual"` wakes one block after
             another from the top (Howard and Ruder 2018), the second number of epochs spread evenly over the steps.
@@ -102,7 +103,7 @@ def staged_fine_tuning(
         )
     options = {"learning_rate": learning_rate, "layer_decay": layer_decay, "ratios": HEAD}
     options |= {"least_steps": least_steps, "augment": "stronger"} | stage_options
-    head = Stage("head", epochs[0], learning_rate=learning_rate, start="probe")
+    head = Stage("head", epochs[0], start="probe")
     tuned = _gradually(model, epochs[1], options) if unfreeze == "gradual" else [_stage(unfreeze, epochs[1], options)]
     tuned[-1] = dataclasses.replace(tuned[-1], safeguard=safeguard)
     return fates.check(model, "staged_fine_tuning", [head, *tuned])

@@ -65,6 +65,8 @@ class Stage:
         ema: keep the exponential moving average of the weights that train, with this momentum: it is what validation
             sees at the end of each epoch, and what the stage ends with. About the last 1 / (1 - ema) steps count; the
             moving statistics of batch norms are an average already, and stay.
+        clip_norm: scale the gradients of a step, all of them together, down to this norm where theirs is greater
+            (Pascanu et al. 2013, arXiv:1211.5063). For `"sgd"` above all, whose steps are as large as the gradients.
         least_steps: where the data are so small that `epochs` have fewer steps than these, as many epochs more as it
             takes: what a stage can learn depends on its steps (BiT-HyperRule, Kolesnikov et al. 2020).
         augment: `"stronger"` augments pictures that are given to be augmented lightly as strongly as `"strong"` does: a
@@ -96,6 +98,7 @@ class Stage:
     safeguard: bool = False
     l2_sp: float = 0.0
     ema: float | None = None
+    clip_norm: float | None = None
     least_steps: int = 0
     augment: Literal["as given", "stronger"] = "as given"
 
@@ -127,6 +130,7 @@ class Stage:
         _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or a positive number")
         _check("l2_sp", self.l2_sp, self.l2_sp >= 0, "0 or a positive number")
         _check("ema", self.ema, self.ema is None or 0 < self.ema < 1, "None, or a momentum between 0 and 1")
+        _check("clip_norm", self.clip_norm, self.clip_norm is None or self.clip_norm > 0, "None, or a positive number")
         _check("least_steps", self.least_steps, self.least_steps >= 0, "0, or a number of steps")
         _check_choice("augment", self.augment, ("as given", "stronger"))
         _check("patience", self.patience, self.patience is None or self.patience >= 1, "None, or epochs from 1 up")
@@ -286,6 +290,7 @@ class Plan:
             details += [f"weight decay {stage.weight_decay:g}"] if stage.weight_decay else []
             details += [f"L2-SP {stage.l2_sp:g}"] if stage.l2_sp else []
             details += [f"average of weights {stage.ema:g}"] if stage.ema else []
+            details += [f"gradients clipped at norm {stage.clip_norm:g}"] if stage.clip_norm else []
             details += [f"batch norm {stage.batch_norm}"]
             details += ["augmented more strongly"] if stage.augment == "stronger" else []
             details += [f"patience {stage.patience}"] if stage.patience else []

@@ -89,12 +89,13 @@ def optimizer(
     """
     rate = learning_rate(stage, steps) if rate is None else rate
     average = {"use_ema": True, "ema_momentum": stage.ema} if stage.ema else {}
+    common = {"global_clipnorm": stage.clip_norm, **average}
     decay = stage.weight_decay or None
     inner = {
-        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=stage.weight_decay, **average),
-        "adam": lambda: keras.optimizers.Adam(rate, weight_decay=decay, **average),
-        "sgd": lambda: keras.optimizers.SGD(rate, momentum=0.9, weight_decay=decay, **average),
-        "lion": lambda: keras.optimizers.Lion(rate, weight_decay=decay, **average),
+        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=stage.weight_decay, **common),
+        "adam": lambda: keras.optimizers.Adam(rate, weight_decay=decay, **common),
+        "sgd": lambda: keras.optimizers.SGD(rate, momentum=0.9, weight_decay=decay, **common),
+        "lion": lambda: keras.optimizers.Lion(rate, weight_decay=decay, **common),
     }[stage.optimizer]()
     ratios = {fate.block: fate.ratio for fate in fates if not fate.frozen}
     pulled = pretrained if stage.l2_sp and pretrained else {}

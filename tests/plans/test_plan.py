@@ -22,6 +22,7 @@ from keras_transfer.plans.plan import Plan, Stage
         ("patience", 0, "from 1 up"),
         ("l2_sp", -0.1, "0 or a positive"),
         ("ema", 1.0, "between 0 and 1"),
+        ("clip_norm", 0, "None, or a positive number"),
         ("least_steps", -1, "0, or a number of steps"),
         ("augment", "strong", "nearest:   stronger"),
         ("ratios", {"stem": 0}, "leave a block out of `train` to freeze it"),
@@ -37,7 +38,7 @@ def test_a_plan_is_the_same_after_a_trip_through_json():
         [
             Stage("head", 3, learning_rate=5e-3, optimizer="sgd"),
             Stage(["top:2", "stem"], 4, "odd", ratios={"stem": 0.5}, batch_norm="adapt", patience=2),
-            Stage("all", 2, l2_sp=10.0, ema=0.9, least_steps=400, augment="stronger"),
+            Stage("all", 2, l2_sp=10.0, ema=0.9, clip_norm=1.0, least_steps=400, augment="stronger"),
         ],
         name="mine",
     )
@@ -59,8 +60,8 @@ def test_a_plan_says_how_long_and_on_what():
 
 
 def test_a_plan_says_what_keeps_the_weights_near():
-    text = str(Plan([Stage("all", 10, weight_decay=0.1, l2_sp=10, ema=0.99)]))
-    assert "weight decay 0.1, L2-SP 10, average of weights 0.99, batch norm frozen" in text
+    text = str(Plan([Stage("all", 10, weight_decay=0.1, l2_sp=10, ema=0.99, clip_norm=2)]))
+    assert "weight decay 0.1, L2-SP 10, average of weights 0.99, gradients clipped at norm 2, batch norm" in text
 
 
 def test_two_stages_of_one_name_are_refused():

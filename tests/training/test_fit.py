@@ -105,6 +105,19 @@ def test_scale_and_offset_of_batch_norms_train_where_statistics_do_not():
     assert {row.statistics for row in run.audits[0].moved} == {0.0, None}
 
 
+def test_a_step_is_no_longer_than_its_clipped_gradient():
+    model = classifier()
+    stage = kt.Stage("all", 1, optimizer="sgd", learning_rate=0.5, clip_norm=0.01, schedule="constant", warmup=0.0)
+    before = state.values(model)
+    kt.fit(model, dark_and_light(24, batch_size=24, validation=0), kt.Plan([stage]), verbose=False)
+    apart = [
+        np.sum((new - old) ** 2)
+        for identity, old, new in zip(state.identities(model), before, state.values(model), strict=True)
+        if "seed" not in identity.path
+    ]
+    assert np.sqrt(np.sum(apart)) == pytest.approx(0.5 * 0.01, rel=1e-3)
+
+
 def test_dropout_below_the_first_awake_block_does_not_fire_and_above_it_does():
     model = classifier(dropout=0.0)
     _fit(model, kt.Plan([kt.Stage(["block3"], 1)]))
