@@ -50,7 +50,8 @@ def adapt(
     - `"coral"` trains on the source's labels and on the distance of the two domains' covariances (Deep CORAL, Sun and
       Saenko 2016, arXiv:1607.01719).
     - `"adversarial"` trains on the source's labels and against a classifier that tells the domains apart (DANN, Ganin
-      et al. 2016, arXiv:1505.07818).
+      et al. 2016, arXiv:1505.07818). The least steady of the three: where `after.gap` is no smaller than `before.gap`
+      it has not done what it is for, and the model may be worse than it was.
 
     No label of the target is read. So nothing is selected by them either: the schedule is fixed beforehand, and the
     last weights are kept.
