@@ -222,18 +222,20 @@ class Clusters:
 
 
 def _like_classes(clusters_of: np.ndarray, classes_of: np.ndarray) -> list[int]:
-    """For each cluster the class that it stands for, each class but once; clusters beyond get numbers beyond.
+    """For each cluster the class that it mostly holds, each class once, the fullest first; others get numbers beyond.
 
     >>> _like_classes(np.array([0, 0, 1, 1, 2]), np.array([1, 1, 0, 1, 0]))
     [1, 0, 2]
     """
-    from scipy.optimize import linear_sum_assignment
-
     both = np.zeros((clusters_of.max() + 1, classes_of.max() + 1), int)
     np.add.at(both, (clusters_of, classes_of), 1)
-    matched = dict(zip(*linear_sum_assignment(both, maximize=True), strict=True))
+    matched: dict[int, int] = {}
+    for place in np.argsort(-both, axis=None, kind="stable"):
+        cluster, name = divmod(int(place), both.shape[1])
+        if cluster not in matched and name not in matched.values():
+            matched[cluster] = name
     beyond = itertools.count(both.shape[1])
-    return [int(matched[cluster]) if cluster in matched else next(beyond) for cluster in range(len(both))]
+    return [matched[cluster] if cluster in matched else next(beyond) for cluster in range(len(both))]
 
 
 def clusters(features: np.ndarray, count: int, *, seed: int = 0) -> Clusters:
