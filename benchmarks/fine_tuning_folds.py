@@ -19,7 +19,7 @@ import numpy as np
 from backbone_ranking import add, is_there, lines_of
 from image_fine_tuning import SETS, lend_weights
 
-SHARES = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0)
+SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def main() -> None:
@@ -49,28 +49,17 @@ def measure(folder: pathlib.Path, fold: int, given: dict) -> dict[str, tuple[flo
     import keras
 
     import keras_transfer as kt
-    from keras_transfer import state
-    from keras_transfer.evaluation.prediction import predict_split
-    from keras_transfer.training.safeguard import calibrated_loss
 
     splits = held_out(folder, fold)
     keras.utils.set_random_seed(fold)
     model = kt.image_classifier("MobileNetV2", splits.classes, alpha=0.35)
-    plan = kt.staged_fine_tuning(model, safeguard=False, **given)
-    weights = []
-    look = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: weights.append(state.values(model)))
-    kt.fit(model, splits, plan, seed=fold, callbacks=[look], verbose=False)
-    before, after = weights[-1], state.values(model)
-    found = {}
-    for share in SHARES:
-        state.assign(model, [between(old, new, share) for old, new in zip(before, after, strict=True)])
-        said, labels = predict_split(model, splits, splits.test), splits.test.labels
-        found[f"{share:g}"] = float(np.mean(said.argmax(axis=1) == labels)), calibrated_loss(said, labels)
-    return found
+    run = kt.fit(model, splits, kt.staged_fine_tuning(model, **given), seed=fold, verbose=False)
+    path = run.audits[-1].interpolation.path
+    return {f"{point.share:g}": (point.accuracy, point.loss) for point in path if point.share in SHARES}
 
 
 def held_out(folder: pathlib.Path, fold: int):
-    """The training pictures of a set, a third of them in place of the test split."""
+    """The training pictures of a set, a third of them as validation: the safeguard measures them along its way."""
     from sklearn.model_selection import StratifiedKFold
 
     import keras_transfer as kt
@@ -78,13 +67,10 @@ def held_out(folder: pathlib.Path, fold: int):
     files = np.array(sorted(path for path in (folder / "train").rglob("*") if path.is_file()))
     labels = np.array([path.parent.name for path in files])
     divided = list(StratifiedKFold(3, shuffle=True, random_state=0).split(files, labels))[fold]
-    parts = {name: (list(files[of]), list(labels[of])) for name, of in zip(("train", "test"), divided, strict=True)}
-    return kt.data.images(parts, validation=0.0, seed=0)
-
-
-def between(old: np.ndarray, new: np.ndarray, share: float) -> np.ndarray:
-    """Part of the way from one weight to another; what counts is left."""
-    return (old + share * (new - old)).astype(old.dtype) if old.dtype.kind == "f" else old
+    parts = {
+        name: (list(files[of]), list(labels[of])) for name, of in zip(("train", "validation"), divided, strict=True)
+    }
+    return kt.data.images(parts)
 
 
 def table(lines: list[dict], given: str, options: argparse.Namespace) -> str:

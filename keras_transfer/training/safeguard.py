@@ -124,18 +124,18 @@ def _measure(model: keras.Model, splits: Batches, way: Way, share: float) -> Poi
     _move(way, share)
     if splits.classes:
         said, labels = predict_split(model, splits, splits.validation), splits.validation.labels
-        return Point(share, calibrated_loss(said, labels), float(np.mean(said.argmax(axis=1) == labels)))
+        return Point(share, _calibrated_loss(said, labels), float(np.mean(said.argmax(axis=1) == labels)))
     batches = splits.evaluation_batches(splits.validation, model, in_order=False)
     with hub.taking_packed_inputs(model):
         found = model.evaluate(batches, verbose=0, return_dict=True)
     return Point(share, found["loss"], found["accuracy"])
 
 
-def calibrated_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def _calibrated_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The mean log loss at the temperature at which it is lowest.
 
     >>> sure, unsure = np.array([[0.99, 0.01], [0.2, 0.8]]), np.array([[0.9, 0.1], [0.4, 0.6]])
-    >>> bool(calibrated_loss(sure, np.array([0, 0])) > calibrated_loss(unsure, np.array([0, 1])))
+    >>> bool(_calibrated_loss(sure, np.array([0, 0])) > _calibrated_loss(unsure, np.array([0, 1])))
     True
     """
     logs = np.log(np.maximum(probabilities.astype("float64"), np.finfo("float32").tiny))
