@@ -30,10 +30,7 @@ def arrays(pictures: Any, labels: Any, *, name: str = "x") -> Found:
     >>> arrays([pathlib.Path("ant.jpg"), pathlib.Path("bee.jpg")], ["ants", "bees"]).splits["whole"].describe(1)
     'bee.jpg'
     """
-    pictures = keras.ops.convert_to_numpy(pictures) if keras.ops.is_tensor(pictures) else pictures
-    is_series = hasattr(pictures, "to_numpy")  # of pandas, whose rows have names rather than places
-    pictures = pictures.to_numpy() if is_series else pictures
-    pictures = pictures if hasattr(pictures, "shape") or isinstance(pictures, Sequence) else list(pictures)
+    pictures = in_places(pictures)
     class_names, declared = class_names_of(labels)
     if len(pictures) != len(class_names):
         raise ValueError(
@@ -57,6 +54,24 @@ def arrays(pictures: Any, labels: Any, *, name: str = "x") -> Found:
             )
         )
     return Found({WHOLE: of_one_kind(pictures, class_names, name=name)}, {WHOLE: declared})
+
+
+def in_places(given: Any) -> Any:
+    """What somebody gives one by one, as an array or a sequence: a tensor, a column of a table, an iterator.
+
+    Raises:
+        TypeError: it is nothing that can be gone through.
+
+    Example:
+
+    >>> in_places(name for name in ("ant.jpg", "bee.jpg"))
+    ['ant.jpg', 'bee.jpg']
+    """
+    if keras.ops.is_tensor(given):
+        return keras.ops.convert_to_numpy(given)
+    if hasattr(given, "to_numpy"):  # of pandas and polars, whose rows have names rather than places
+        return given.to_numpy()
+    return given if hasattr(given, "shape") or isinstance(given, Sequence) else list(given)
 
 
 def of_one_kind(given: Any, class_names: Sequence[str], *, name: str) -> PictureExamples:

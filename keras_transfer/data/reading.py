@@ -3,10 +3,8 @@
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
-
-import keras
 
 from keras_transfer.data import arrays, folders, manifests
 from keras_transfer.data.examples import PictureExamples
@@ -165,8 +163,8 @@ def pictures(given: Any) -> PictureExamples:
     """Pictures without labels, for prediction.
 
     Args:
-        given: an array of shape (pictures, height, width, 3) or of one picture; paths; encoded bytes; or a sequence of
-            such, each of its own size.
+        given: an array of shape (pictures, height, width, 3) or of one picture; one path, or the bytes of a file; or
+            several of such, each of its own size, as a list, a column of a table, or an iterator.
 
     Raises:
         ValueError: there is none, or they are of no such kind.
@@ -174,9 +172,7 @@ def pictures(given: Any) -> PictureExamples:
     single = isinstance(given, str | bytes | os.PathLike) or (
         hasattr(given, "shape") and len(given.shape) == 3 and given.shape[-1] == 3
     )
-    given = [given] if single else given
-    given = keras.ops.convert_to_numpy(given) if keras.ops.is_tensor(given) else given
-    given = given if hasattr(given, "shape") or isinstance(given, Sequence) else list(given)
+    given = arrays.in_places([given] if single else given)
     if not len(given):
         raise ValueError(explain("There are no pictures.", given="none", expected="at least one"))
     return arrays.of_one_kind(given, [""] * len(given), name="pictures")

@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+from columns import Column
 
 from keras_transfer import data
 
@@ -61,24 +62,6 @@ def test_pictures_may_be_named_by_their_files(written, tmp_path, encoded):
     splits = images((written(paths), LABELS), image_size=(6, 5))
     np.testing.assert_array_equal(splits.peek(splits.train, range(8)), PIXELS)
     np.testing.assert_array_equal(splits.train.labels, LABELS)
-
-
-class Column:
-    """A column of a pandas table, as far as it matters: its rows are known by names, not by places."""
-
-    def __init__(self, rows):
-        self.rows = rows
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, name):
-        raise KeyError(name)
-
-    def to_numpy(self):
-        return np.array(self.rows)
-
-    __array__ = to_numpy
 
 
 def test_columns_of_a_table_are_taken_in_the_order_of_their_rows(tmp_path, encoded):

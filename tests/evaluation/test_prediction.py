@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from adapters import families
 from bodies import classifier, dark_and_light
+from columns import Column
 from PIL import Image
 from vocabularies import WORDS, word_pieces
 
@@ -47,6 +48,8 @@ def test_arrays_paths_and_bytes_give_the_same(tmp_path):
     np.testing.assert_array_equal(from_arrays, kt.predict(model, paths))
     np.testing.assert_array_equal(from_arrays, kt.predict(model, [str(path) for path in paths]))
     np.testing.assert_array_equal(from_arrays, kt.predict(model, [_png(picture) for picture in drawn]))
+    np.testing.assert_array_equal(from_arrays, kt.predict(model, Column(paths)))
+    np.testing.assert_array_equal(from_arrays, kt.predict(model, iter(paths)))
 
 
 def test_one_picture_is_a_batch_of_one():
@@ -105,6 +108,7 @@ def test_texts_are_read_as_the_preprocessor_packs_them():
     logits = model.predict(preprocessor(TEXTS), verbose=0)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(kt.predict(model, TEXTS, batch_size=2), expected, rtol=1e-4)
+    np.testing.assert_allclose(kt.predict(model, Column(TEXTS)), expected, rtol=1e-4)
 
 
 def test_texts_that_are_read_together_are_told_from_what_they_are_joined():
