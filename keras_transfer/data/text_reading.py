@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.data import reading
-from keras_transfer.data.arrays import class_names_of
+from keras_transfer.data.arrays import class_names_of, in_places
 from keras_transfer.data.examples import PairExamples, TextExamples
 from keras_transfer.data.folders import by_class, entries, files_below, normal
 from keras_transfer.data.scanning import Problem
@@ -114,13 +114,16 @@ def _dataset(
 
 
 def _is_texts(given: Any) -> bool:
+    given = in_places(given) if hasattr(given, "to_numpy") else given
     return isinstance(given, Sequence) or (isinstance(given, np.ndarray) and given.ndim in (1, 2))
 
 
 def _arrays(texts: Any, labels: Any | None) -> Found:
     if not _is_texts(texts):
         raise ValueError(
-            explain("`texts` are no texts.", given=type(texts).__name__, expected="a list or an array of strings")
+            explain(
+                "`texts` are no texts.", given=type(texts).__name__, expected="a list, an array or a column of strings"
+            )
         )
     held = given_texts(texts)
     if labels is None and any(isinstance(text, tuple) for text in held):
@@ -152,7 +155,7 @@ def given_texts(given: Any) -> list:
     >>> given_texts(np.array([["a film", "a good film"]])), given_texts("a film")
     ([('a film', 'a good film')], ['a film'])
     """
-    return [_text(text) for text in ([given] if isinstance(given, str | bytes) else given)]
+    return [_text(text) for text in ([given] if isinstance(given, str | bytes) else in_places(given))]
 
 
 def _text(given: Any) -> Any:
@@ -222,15 +225,16 @@ def read_pairs(
         folder = functools.partial(folder_of_tables, table=table)
         return reading.named(source, folder=folder, table=table, dataset=reading.no_dataset, folder_holds="tables")
     if isinstance(source, tuple | list) and len(source) == 2 and not any(isinstance(part, str) for part in source):
-        if len(source[0]) != len(source[1]):
+        examples = lists(*source)
+        if len(examples.prompts) != len(examples.responses):
             raise ValueError(
                 explain(
                     f"There are not as many {second}s as {first}s.",
-                    given=f"{len(source[0])} {first}s, {len(source[1])} {second}s",
+                    given=f"{len(examples.prompts)} {first}s, {len(examples.responses)} {second}s",
                     expected=f"one {second} for each {first}",
                 )
             )
-        return Found({WHOLE: lists(*source)}, {WHOLE: {""}}, is_labelled=False)
+        return Found({WHOLE: examples}, {WHOLE: {""}}, is_labelled=False)
     raise ValueError(
         explain(
             f"`source` is nothing that {first}s and {second}s can be read from.",

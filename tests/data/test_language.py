@@ -70,6 +70,13 @@ def test_prompts_come_from_tables_folders_and_mappings(tmp_path):
         data.prompts("alpaca")
 
 
+def test_prompts_and_responses_may_come_one_by_one():
+    splits = data.prompts((iter(["Hello", "Bye"]), iter(["Hi", "Ciao"])), batch_size=1, validation=0)
+    assert splits.peek(splits.train, [0, 1]).tolist() == ["Hello\nHi", "Bye\nCiao"]
+    with pytest.raises(ValueError, match="2 prompts, 1 responses"):
+        data.prompts((iter(["Hello", "Bye"]), iter(["Hi"])))
+
+
 def test_bad_pairs_are_listed(tmp_path):
     (tmp_path / "a.tsv").write_text("prompt\tresponse\nHello\t\n\tHi\nBye\tCiao\n")
     with pytest.raises(ValueError, match=r"line 2: its response has no text\n.*line 3: its prompt has no text"):

@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from columns import Column
 from readers import bert, gpt2, model_of, text_classifier
 
 from keras_transfer import data, predict
@@ -45,8 +46,12 @@ def test_arrays_are_divided_class_by_class_and_the_same_whatever_their_order():
     texts, labels = made_up()
     splits = data.texts((texts, labels), batch_size=8)
     assert splits.counts == {"train": {"bad": 14, "good": 26}, "validation": {"bad": 3, "good": 7}}
-    turned = data.texts((np.array(texts[::-1], object), np.array(labels[::-1])), batch_size=8)
-    assert set(splits.peek(splits.validation, range(10))) == set(turned.peek(turned.validation, range(10)))
+    for turned in (
+        (np.array(texts[::-1], object), np.array(labels[::-1])),
+        (Column(texts[::-1]), Column(labels[::-1])),
+    ):
+        again = data.texts(turned, batch_size=8)
+        assert set(splits.peek(splits.validation, range(10))) == set(again.peek(again.validation, range(10)))
 
 
 def test_a_folder_of_tables_is_divided_as_they_are_called(tmp_path):
