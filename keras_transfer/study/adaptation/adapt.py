@@ -50,8 +50,8 @@ def adapt(
     - `"coral"` trains on the source's labels and on the distance of the two domains' covariances (Deep CORAL, Sun and
       Saenko 2016, arXiv:1607.01719).
     - `"adversarial"` trains on the source's labels and against a classifier that tells the domains apart (DANN, Ganin
-      et al. 2016, arXiv:1505.07818). The least steady of the three: where `after.gap` is no smaller than `before.gap`
-      it has not done what it is for, and the model may be worse than it was.
+      et al. 2016, arXiv:1505.07818). The least steady of the three: where the domains are told apart as well as before
+      it has not done what it is for, which a note of the result then says.
 
     No label of the target is read. So nothing is selected by them either: the schedule is fixed beforehand, and the
     last weights are kept.
@@ -123,6 +123,7 @@ def adapt(
     after = adaptation.look(model, target, (on_source, on_target), accuracy, seed=seed)
     labels, classes = source.train.labels, source.classes
     notes = adaptation.notes(adaptation.shares(labels, len(classes)), after.shares, classes, len(target.train))
+    notes += adaptation.still_apart(before.gap, after.gap)
     notes += adaptation.fall(before.source_accuracy, after.source_accuracy)
     return Adaptation(method, model, tuple(job.steps), before, after, labels, classes, seed, history, notes)
 

@@ -222,6 +222,26 @@ def notes(
     return tuple(said)
 
 
+def still_apart(before: Gap, after: Gap) -> tuple[str, ...]:
+    """What is to be said where the domains can be told apart as well as before.
+
+    Example:
+
+    >>> apart, nearer = Gap(1.0, 0.5, 1.8), Gap(0.2, 0.1, 0.6)
+    >>> still_apart(apart, nearer)
+    ()
+    >>> print(*still_apart(nearer, apart))
+    the domains are told apart no worse than before (proxy A-distance 0.60, then 1.80): nothing was brought together, \
+and the model may be worse on the target than it was
+    """
+    if not 0 < before.proxy_a <= after.proxy_a:
+        return ()
+    return (
+        f"the domains are told apart no worse than before (proxy A-distance {before.proxy_a:.2f}, then "
+        f"{after.proxy_a:.2f}): nothing was brought together, and the model may be worse on the target than it was",
+    )
+
+
 def fall(before: float | None, after: float | None) -> tuple[str, ...]:
     """What is to be said where the source's validation accuracy fell.
 

@@ -248,6 +248,14 @@ def test_shares_unlike_the_sources_are_said():
     assert "of the target 100 % are taken for" in str(found)
 
 
+def test_an_adversary_that_brought_nothing_together_says_so():
+    white = np.full((40, 16, 16, 3), 255, np.uint8)
+    stage = kt.Stage("all", 1, learning_rate=1e-9)
+    found = kt.adapt(classifier(), dark_and_light(), white, "adversarial", stage=stage, verbose=False)
+    assert found.after.gap.proxy_a == found.before.gap.proxy_a > 0
+    assert "the domains are told apart no worse than before" in str(found)
+
+
 @pytest.mark.parametrize(
     ("method", "options", "words"),
     [
