@@ -94,6 +94,11 @@ def is_batch_norm(layer: keras.Layer) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)
 
 
+def has_batch_norms(model: keras.Model) -> bool:
+    """Whether any layer of the model keeps moving statistics."""
+    return any(is_batch_norm(layer) for layer in state.sublayers(model))
+
+
 def freeze(model: keras.Model) -> None:
     """Freezes a whole model: no weight trains, no statistic moves, nothing drops.
 

@@ -9,7 +9,7 @@ import keras
 
 from keras_transfer.adapters import attach
 from keras_transfer.backbones.blocks import Block, Blocks, blocks
-from keras_transfer.backbones.freezing import weights_of
+from keras_transfer.backbones.freezing import has_batch_norms, weights_of
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.plan import Plan, Stage
 
@@ -40,9 +40,17 @@ def fates(model: keras.Model, stage: Stage) -> list[Fate]:
 
     Raises:
         ValueError: if the stage names a block that the model does not have, or gives a ratio to one that is frozen; if
-            its adapters fit no layer.
+            its adapters fit no layer; if it calibrates statistics and there are none.
     """
     every = blocks(model)
+    if stage.statistics == "calibrated" and not has_batch_norms(model):
+        raise ValueError(
+            explain(
+                f"Stage {stage.name!r} is to calibrate the statistics of batch norms, and {model.name} has none.",
+                given="statistics='calibrated'",
+                to_mend="leave `statistics` out",
+            )
+        )
     parts = _parts(model, every, stage)
     for name in stage.ratios:
         if name not in parts:

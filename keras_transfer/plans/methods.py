@@ -8,6 +8,7 @@ import keras
 
 from keras_transfer.adapters.lora import LoRA
 from keras_transfer.backbones.blocks import blocks as blocks_of
+from keras_transfer.backbones.freezing import has_batch_norms
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans import fates
 from keras_transfer.plans.plan import Plan, Stage
@@ -56,18 +57,23 @@ def staged_fine_tuning(
     learning_rate: float = 1e-3,
     layer_decay: float = 0.75,
     unfreeze: str | Sequence[str] = "all",
+    calibrate: bool = True,
     safeguard: bool = True,
     **stage_options,
 ) -> Plan:
     """Trains a new head, then wakes the body below it, the lower the slower.
 
+    Before that, batch norms get statistics between those of pretraining and those of the training pictures, as far
+    towards the latter as a linear probe on the frozen body gains by it (α-BN: You et al. 2021): what a body makes of
+    drawings while it normalises them as photographs is hard to learn from. From there on they stay.
+
     The head learns alone first, from a linear probe on: the errors of a head that is not fitted are large, and passed
     down they would undo the features we came for (linear probing before fine-tuning, Kumar et al. 2022). Then every
     block learns at `layer_decay` of the rate of the one above it (discriminative fine-tuning, Howard and Ruder 2018):
-    low blocks hold edges and textures, which carry over, high ones hold the source task's shapes, which do not. Batch
-    norms stay as they were pretrained. In the end the model is put between the fitted head on the frozen body and the
-    tuned one, where validation likes it best (WiSE-FT, Wortsman et al. 2022), and never below the former.
-    (With `unfreeze="gradual"`, between the beginning and the end of the last step.)
+    low blocks hold edges and textures, which carry over, high ones hold the source task's shapes, which do not. In the
+    end the model is put between the fitted head on the frozen body and the tuned one, where validation likes it best
+    (WiSE-FT, Wortsman et al. 2022), and never below the former. (With `unfreeze="gradual"`, between the beginning and
+    the end of the last step.)
 
     Not for a handful of pictures per class (`feature_extraction` cannot overfit as far), nor where the body knows
     nothing of use (`from_scratch` shows whether it does).
@@ -81,6 +87,8 @@ def staged_fine_tuning(
         layer_decay: ratio of a block's rate to the rate of the block above.
         unfreeze: what the second part wakes: `"all"`, `"top:2"`, block names. `"gradual"` wakes one block after
             another from the top (Howard and Ruder 2018), the second number of epochs spread evenly over the steps.
+        calibrate: whether the statistics of batch norms are chosen first (`Stage(statistics="calibrated")`). A body
+            without batch norms has none.
         safeguard: whether the last stage ends where validation says, between its beginning and its end.
         **stage_options: further arguments of `kt.Stage`, for the second part.
 
@@ -103,7 +111,8 @@ def staged_fine_tuning(
         )
     options = {"learning_rate": learning_rate, "layer_decay": layer_decay, "ratios": HEAD}
     options |= {"least_steps": least_steps, "augment": "stronger"} | stage_options
-    head = Stage("head", epochs[0], start="probe")
+    statistics = "calibrated" if calibrate and has_batch_norms(model) else "kept"
+    head = Stage("head", epochs[0], start="probe", statistics=statistics)
     tuned = _gradually(model, epochs[1], options) if unfreeze == "gradual" else [_stage(unfreeze, epochs[1], options)]
     tuned[-1] = dataclasses.replace(tuned[-1], safeguard=safeguard)
     return fates.check(model, "staged_fine_tuning", [head, *tuned])

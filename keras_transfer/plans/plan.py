@@ -20,7 +20,9 @@ _STARTS = {
     "tempered_probe": ["from a tempered linear probe"],
     "random": ["from random weights"],
 }
-# Those of them that fit a head first.
+# What batch norms may normalise by, and what a printed plan says of it.
+_STATISTICS = {"kept": "", "calibrated": " on calibrated statistics"}
+# Those of _STARTS that fit a head first.
 PROBES = ("probe", "standardised_probe", "tempered_probe")
 
 
@@ -42,6 +44,10 @@ class Stage:
         batch_norm: `"frozen"` keeps every batch normalisation as it was pretrained, also in blocks that train;
             `"affine"` trains scale and offset of those in awake blocks (Frankle et al. 2021, arXiv:2003.00152);
             `"adapt"` these, and lets their statistics follow the data.
+        statistics: what batch norms normalise by from the first step on: `"kept"` goes on with the statistics there
+            are; `"calibrated"` puts them between these and those of the training pictures, as far towards the latter
+            as a linear probe gains by it under cross-validation (see `Calibration`): nothing where the pictures are
+            like those of pretraining, much where they are unlike. It looks at 250 pictures at most, a few times.
         weight_decay: decoupled, per step `rate * weight_decay` of each kernel (not of biases and norms).
         optimizer: `"adamw"`, `"adam"`, `"sgd"` (momentum 0.9) or `"lion"`.
         patience: stop the stage when validation loss has not improved for so many epochs, and go back to the best
@@ -89,6 +95,7 @@ class Stage:
     schedule: Schedule = "cosine"
     warmup: float = 0.1
     batch_norm: BatchNorm = "frozen"
+    statistics: Literal["kept", "calibrated"] = "kept"
     weight_decay: float = 0.0
     optimizer: str = "adamw"
     patience: int | None = None
@@ -110,6 +117,7 @@ class Stage:
             object.__setattr__(self, "name", self._made_name())
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("batch_norm", self.batch_norm, BATCH_NORMS)
+        _check_choice("statistics", self.statistics, tuple(_STATISTICS))
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("start", self.start, tuple(_STARTS))
         _check_choice("part", self.part, PARTS)
@@ -121,6 +129,14 @@ class Stage:
                     "A stage trains adapters or a part of the body's own weights.",
                     given=f"adapters and part={self.part!r}",
                     to_mend='LoRA(biases="all") trains biases beside the adapters',
+                )
+            )
+        if self.adapters is not None and self.statistics != "kept":
+            raise ValueError(
+                explain(
+                    "Adapters leave the body that they stand on as it is, and its statistics.",
+                    given=f"adapters and statistics={self.statistics!r}",
+                    to_mend="leave `statistics` out",
                 )
             )
         _check("epochs", self.epochs, isinstance(self.epochs, int) and self.epochs >= 1, "a whole number, at least 1")
@@ -291,7 +307,7 @@ class Plan:
             details += [f"L2-SP {stage.l2_sp:g}"] if stage.l2_sp else []
             details += [f"average of weights {stage.ema:g}"] if stage.ema else []
             details += [f"gradients clipped at norm {stage.clip_norm:g}"] if stage.clip_norm else []
-            details += [f"batch norm {stage.batch_norm}"]
+            details += [f"batch norm {stage.batch_norm}" + _STATISTICS[stage.statistics]]
             details += ["augmented more strongly"] if stage.augment == "stronger" else []
             details += [f"patience {stage.patience}"] if stage.patience else []
             details += ["safeguarded"] if stage.safeguard else []

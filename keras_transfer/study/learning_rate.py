@@ -24,7 +24,7 @@ from keras_transfer.training.features import Cache, Keeping, features
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import linear_head
 from keras_transfer.training.objectives import objective_of
-from keras_transfer.training.stages import augmented_for, default_views, fit_head, prepare
+from keras_transfer.training.stages import augmented_for, calibrate_statistics, default_views, fit_head, prepare
 
 FEWEST_STEPS = 10
 # The test ends where the loss has come to so many times its lowest, both smoothed over the steps before.
@@ -233,6 +233,7 @@ def _losses(
     epochs = -(-rise.steps // splits.steps_per_epoch(model))
     state.seed(model, seed)
     stage_fates = prepare(model, stage, fates(model, stage), seed=seed, verbose=False)
+    calibrate_statistics(model, stage, splits, seed=seed, verbose=False)
     keeping = keeping.with_views(default_views(splits, stage_fates))
     kept = features(model, splits, keeping, epochs=range(epochs), seed=seed, verbose=False)
     watch = _UntilDiverged()

@@ -13,7 +13,8 @@ from keras_transfer.backbones.blocks import Block
 from keras_transfer.errors import explain
 from keras_transfer.plans.fates import Fate
 from keras_transfer.plans.plan import Stage
-from keras_transfer.training.safeguard import Interpolation, Point
+from keras_transfer.training.calibration import Calibration
+from keras_transfer.training.safeguard import Interpolation
 
 
 class AuditError(RuntimeError):
@@ -39,19 +40,30 @@ class Moved:
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What one stage moved, block by block, bottom to top; then, where it was safeguarded, how much of it was kept."""
+    """What one stage did to the model.
+
+    Attributes:
+        stage: its name.
+        moved: what its training moved, block by block, bottom to top.
+        interpolation: how much of that was kept, where it was safeguarded.
+        calibration: which statistics batch norms had been given before, where they were calibrated.
+    """
 
     stage: str
     moved: Sequence[Moved]
     interpolation: Interpolation | None = None
+    calibration: Calibration | None = None
 
     @classmethod
     def from_dict(cls, parts: Mapping[str, Any]) -> Self:
         """The audit that `dataclasses.asdict` wrote."""
-        found = parts["interpolation"]
-        if found is not None:
-            found = Interpolation(found["share"], tuple(Point(**point) for point in found["path"]))
-        return cls(parts["stage"], tuple(Moved(**row) for row in parts["moved"]), found)
+        kept, calibrated = parts["interpolation"], parts.get("calibration")
+        return cls(
+            parts["stage"],
+            tuple(Moved(**row) for row in parts["moved"]),
+            None if kept is None else Interpolation.from_dict(kept),
+            None if calibrated is None else Calibration.from_dict(calibrated),
+        )
 
     def __str__(self):
         width = max(len("block"), *(len(moved.block) for moved in self.moved))
@@ -60,7 +72,7 @@ class Audit:
             ratio = "frozen" if moved.ratio is None else f"{moved.ratio:.4g}"
             statistics = "-" if moved.statistics is None else _share(moved.statistics)
             lines.append(f"  {moved.block:<{width}}  {ratio:>6}  {_share(moved.weights):>9}  {statistics:>10}")
-        lines += [f"  {self.interpolation}"] if self.interpolation else []
+        lines += [f"  {each}" for each in (self.calibration, self.interpolation) if each]
         return "\n".join(lines)
 
 

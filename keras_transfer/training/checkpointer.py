@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_transfer import state
 from keras_transfer.training.keeper import Keeper
-from keras_transfer.training.snapshot import Position, Snapshot, Training
+from keras_transfer.training.snapshot import Outset, Position, Snapshot, Training
 
 
 class Checkpointer(keras.callbacks.Callback):
@@ -23,8 +23,7 @@ class Checkpointer(keras.callbacks.Callback):
         keeper: says when.
         stage: the number of the stage.
         steps: of an epoch.
-        before: `state.values(model)` from before the stage.
-        kept_in: where the features are kept that the stage is trained on.
+        outset: how the stage began.
         callbacks: those that keep something, by name.
         snapshot: makes the whole snapshot of a position, weights and the stage's part of it.
         begun: the snapshot to go on from, if it was taken in this stage.
@@ -37,15 +36,14 @@ class Checkpointer(keras.callbacks.Callback):
         *,
         stage: int,
         steps: int,
-        before: Sequence[np.ndarray],
-        kept_in: str,
+        outset: Outset,
         callbacks: Mapping[str, keras.callbacks.Callback],
         snapshot: Callable[[Position, Sequence[np.ndarray], Training], Snapshot],
         begun: Snapshot | None,
         started: float,
     ):
         super().__init__()
-        self._keeper, self._stage, self._steps, self._before, self._kept_in = keeper, stage, steps, before, kept_in
+        self._keeper, self._stage, self._steps, self._outset = keeper, stage, steps, outset
         self._callbacks, self._snapshot, self._begun, self._started = callbacks, snapshot, begun, started
 
     def on_train_begin(self, logs=None):
@@ -88,8 +86,7 @@ class Checkpointer(keras.callbacks.Callback):
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()
         training = Training(
-            before=self._before,
-            kept_in=self._kept_in,
+            outset=self._outset,
             optimizer=state.values_of(self.model.optimizer.variables),
             metrics=state.values_of(self.model.metrics_variables) if step else [],
             callbacks={name: callback.kept() for name, callback in self._callbacks.items()},

@@ -344,10 +344,10 @@ def linear_head(model: keras.Model) -> keras.layers.Dense:
     if len(weighted) != 1 or not isinstance(weighted[0], keras.layers.Dense) or not weighted[0].use_bias:
         raise ValueError(
             explain(
-                "A stage is to start from a linear probe, and the head is not linear.",
+                "A stage asks a linear probe, and the head is not linear.",
                 given=", ".join(f"{type(layer).__name__} {layer.name!r}" for layer in weighted) or "no head",
                 expected="one Dense layer with a bias",
-                to_mend='give the stage start="pretrained", to train the head from where it is',
+                to_mend='give the stage start="pretrained" and statistics="kept", to train the head from where it is',
             )
         )
     return weighted[0]

@@ -1,7 +1,8 @@
 """How far to go from the weights that a stage began with to those it ended with: as far as validation says."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -23,12 +24,12 @@ TEMPERATURES = 2.0 ** np.linspace(-4, 4, 81)
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """The model that lies `share` of the way between two sets of weights, measured on validation.
+    """The model that lies `share` of the way between two sets of weights, and what it came to.
 
     Attributes:
-        share: 0 is the model before the stage, 1 the model as trained.
-        loss: of a classifier the log loss at the temperature at which it is lowest.
-        accuracy: the share of examples, or of tokens, that it gets right.
+        share: 0 is the model as it was, 1 the model as it might be.
+        loss: on examples, or tokens, that neither has learnt from.
+        accuracy: the share of them that it gets right.
     """
 
     share: float
@@ -43,10 +44,16 @@ class Interpolation:
     Attributes:
         share: 0 is the model before the stage, 1 the model as trained.
         path: validation at several places of the way, from 0 to 1, and at `share`; empty without a validation split.
+            The loss of a classifier is its log loss at the temperature at which that is lowest.
     """
 
     share: float
     path: tuple[Point, ...]
+
+    @classmethod
+    def from_dict(cls, parts: Mapping[str, Any]) -> Self:
+        """What `dataclasses.asdict` wrote."""
+        return cls(parts["share"], tuple(Point(**point) for point in parts["path"]))
 
     def __str__(self):
         if not self.path:
@@ -124,18 +131,18 @@ def _measure(model: keras.Model, splits: Batches, way: Way, share: float) -> Poi
     _move(way, share)
     if splits.classes:
         said, labels = predict_split(model, splits, splits.validation), splits.validation.labels
-        return Point(share, _calibrated_loss(said, labels), float(np.mean(said.argmax(axis=1) == labels)))
+        return Point(share, calibrated_loss(said, labels), float(np.mean(said.argmax(axis=1) == labels)))
     batches = splits.evaluation_batches(splits.validation, model, in_order=False)
     with hub.taking_packed_inputs(model):
         found = model.evaluate(batches, verbose=0, return_dict=True)
     return Point(share, found["loss"], found["accuracy"])
 
 
-def _calibrated_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def calibrated_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The mean log loss at the temperature at which it is lowest.
 
     >>> sure, unsure = np.array([[0.99, 0.01], [0.2, 0.8]]), np.array([[0.9, 0.1], [0.4, 0.6]])
-    >>> bool(_calibrated_loss(sure, np.array([0, 0])) > _calibrated_loss(unsure, np.array([0, 1])))
+    >>> bool(calibrated_loss(sure, np.array([0, 0])) > calibrated_loss(unsure, np.array([0, 1])))
     True
     """
     logs = np.log(np.maximum(probabilities.astype("float64"), np.finfo("float32").tiny))

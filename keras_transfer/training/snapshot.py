@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_transfer.evaluation.cost import StageCost
 from keras_transfer.training.audit import Audit
+from keras_transfer.training.calibration import Calibration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,24 +59,57 @@ class Stretch:
 
 
 @dataclasses.dataclass(frozen=True)
+class Outset:
+    """What was settled before the first step of a stage.
+
+    Attributes:
+        before: raw values of the model, statistics calibrated and the head fitted where the stage does that.
+        kept_in: where the features are kept that it is trained on: `"disk"`, `"memory"`, or nowhere (`"off"`).
+        calibration: which statistics its batch norms were given, where they were calibrated.
+    """
+
+    before: Sequence[np.ndarray]
+    kept_in: str
+    calibration: Calibration | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The outset as dictionaries, lists, strings, numbers and arrays."""
+        calibration = None if self.calibration is None else dataclasses.asdict(self.calibration)
+        return vars(self) | {"calibration": calibration}
+
+    @classmethod
+    def from_dict(cls, parts: Mapping[str, Any]) -> Self:
+        """The outset that `to_dict` wrote."""
+        found = parts["calibration"]
+        return cls(parts["before"], parts["kept_in"], None if found is None else Calibration.from_dict(found))
+
+
+@dataclasses.dataclass(frozen=True)
 class Training:
     """What a stage in the middle of its training consists of, beside the weights.
 
     Attributes:
-        before: raw values of the model as the stage found them.
-        kept_in: where the features are kept that it is trained on: `"disk"`, `"memory"`, or nowhere (`"off"`).
+        outset: how it began.
         optimizer: those of the optimizer: slots, steps, loss scale.
         metrics: those of the metrics' sums over the running epoch; none at its beginning.
         callbacks: of each callback that keeps something, by its name, what it keeps.
         seconds: spent on the stage.
     """
 
-    before: Sequence[np.ndarray]
-    kept_in: str
+    outset: Outset
     optimizer: Sequence[np.ndarray]
     metrics: Sequence[np.ndarray]
     callbacks: Mapping[str, Mapping[str, Any]]
     seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it consists of as dictionaries, lists, strings, numbers and arrays."""
+        return vars(self) | {"outset": self.outset.to_dict()}
+
+    @classmethod
+    def from_dict(cls, parts: Mapping[str, Any]) -> Self:
+        """What `to_dict` wrote."""
+        return cls(**{**parts, "outset": Outset.from_dict(parts["outset"])})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +151,7 @@ class Snapshot:
             "history": list(self.history),
             "audits": [dataclasses.asdict(audit) for audit in self.audits],
             "costs": [dataclasses.asdict(cost) for cost in self.costs],
-            "training": None if self.training is None else vars(self.training),
+            "training": None if self.training is None else self.training.to_dict(),
             "result": None if self.result is None else vars(self.result),
         }
 
@@ -131,6 +165,6 @@ class Snapshot:
             parts["history"],
             [Audit.from_dict(audit) for audit in parts["audits"]],
             [StageCost(**cost) for cost in parts["costs"]],
-            None if training is None else Training(**training),
+            None if training is None else Training.from_dict(training),
             None if result is None else Result(**result),
         )

@@ -17,6 +17,7 @@ from keras_transfer.plans.plan import Stage
 from keras_transfer.training import compilation
 from keras_transfer.training.audit import Audit, audit
 from keras_transfer.training.averaging import Averages
+from keras_transfer.training.calibration import Calibration, calibrate
 from keras_transfer.training.callbacks import EarlyStopping, LossGuard, OneTraining, Progress
 from keras_transfer.training.checkpointer import Checkpointer
 from keras_transfer.training.features import features
@@ -24,7 +25,7 @@ from keras_transfer.training.initial_weights import draw_anew
 from keras_transfer.training.job import Done, Job, at_stage
 from keras_transfer.training.linear_probe import start_from_probe
 from keras_transfer.training.safeguard import safeguard
-from keras_transfer.training.snapshot import Snapshot
+from keras_transfer.training.snapshot import Outset, Snapshot
 
 # Of the steps of an epoch, if their number can be divided so; not in short stages, where tracing them takes longer.
 MOST_AT_ONCE, FEWEST_STEPS = 32, 500
@@ -63,10 +64,15 @@ class StageInTraining:
         model, settings, stage, begun = self._job.model, self._job.settings, self._stage, self._begun
         started = time.perf_counter() - (begun.training.seconds if begun else 0.0)
         self._fates = prepare(model, stage, self._fates, seed=settings.seed, verbose=settings.verbose)
-        if begun:
-            state.assign(model, begun.weights)
         if settings.verbose:
             print(f"\n{_headline(stage, self._fates)}")
+        if begun:
+            state.assign(model, begun.weights)
+            calibration = begun.training.outset.calibration
+        else:
+            calibration = calibrate_statistics(
+                model, stage, self._job.splits, seed=settings.seed, verbose=settings.verbose
+            )
         with (
             compilation.computing_in(model, settings.precision),
             compilation.averaging_over(model, stage, stage.epochs * self._steps),
@@ -75,12 +81,13 @@ class StageInTraining:
         ):
             if begun is None:
                 fit_head(model, stage, self.batches, seed=settings.seed, class_weight=settings.class_weight)
-            before = begun.training.before if begun else state.values(model)
-            self._train(before, started)
-            self.audit = audit(model, stage, self._fates, before)
-            if stage.safeguard:
-                interpolation = safeguard(model, self.batches, before)
-                self.audit = dataclasses.replace(self.audit, interpolation=interpolation)
+                outset = Outset(state.values(model), self.batches.kept_in, calibration)
+            else:
+                outset = begun.training.outset
+            self._train(outset, started)
+            found = audit(model, stage, self._fates, outset.before)
+            interpolation = safeguard(model, self.batches, outset.before) if stage.safeguard else None
+            self.audit = dataclasses.replace(found, interpolation=interpolation, calibration=calibration)
         if stage.safeguard and settings.verbose:
             print(interpolation)
         self.cost = self._cost(time.perf_counter() - started)
@@ -94,7 +101,7 @@ class StageInTraining:
         splits = augmented_for(self._stage, self._job.splits)
         keeping = settings.keeping
         if self._begun is not None:
-            keeping = keeping.as_begun(self._begun.training.kept_in)
+            keeping = keeping.as_begun(self._begun.training.outset.kept_in)
         found = features(
             self._job.model,
             splits,
@@ -110,7 +117,7 @@ class StageInTraining:
         """The steps of an epoch."""
         return self._job.splits.steps_per_epoch(self._job.model)
 
-    def _train(self, before: Sequence[np.ndarray], started: float) -> None:
+    def _train(self, outset: Outset, started: float) -> None:
         model, splits, settings, stage = self._job.model, self._job.splits, self._job.settings, self._stage
         steps, last_epoch = self._steps, self._start.epoch + stage.epochs
         optimizer = compilation.optimizer(
@@ -118,7 +125,7 @@ class StageInTraining:
         )
         settings.objective.compile(model, optimizer, settings.jit_compile, steps_at_once=self._steps_at_once())
         model.optimizer.build(model.trainable_variables)
-        watching = [*self._watching(before, started), *settings.callbacks]
+        watching = [*self._watching(outset, started), *settings.callbacks]
         callbacks = OneTraining(watching, model=model, epochs=last_epoch, steps=steps)
         validation = None
         if splits.validation:
@@ -143,7 +150,7 @@ class StageInTraining:
                 break
         callbacks.end()
 
-    def _watching(self, before: Sequence[np.ndarray], started: float) -> list[keras.callbacks.Callback]:
+    def _watching(self, outset: Outset, started: float) -> list[keras.callbacks.Callback]:
         """Our own callbacks; what they keep from epoch to epoch is kept in checkpoints as well."""
         job, stage = self._job, self._stage
         self._done.history.stage = stage.name
@@ -163,8 +170,7 @@ class StageInTraining:
                     job.keeper,
                     stage=self._number,
                     steps=self._steps,
-                    before=before,
-                    kept_in=self.batches.kept_in,
+                    outset=outset,
                     callbacks=keeping,
                     snapshot=self._done.snapshot,
                     begun=self._begun,
@@ -232,6 +238,18 @@ def prepare(
     awake_layers = [layer for fate in stage_fates if not fate.frozen for layer in fate.block.layers]
     freezing.follow_training(model, awake_layers)
     return stage_fates
+
+
+def calibrate_statistics(
+    model: keras.Model, stage: Stage, splits: Splits, *, seed: int, verbose: bool
+) -> Calibration | None:
+    """Gives batch norms the statistics by which the stage normalises, if it does not keep those there are."""
+    if stage.statistics == "kept":
+        return None
+    calibration = calibrate(model, splits, seed=seed)
+    if verbose:
+        print(calibration)
+    return calibration
 
 
 def fit_head(

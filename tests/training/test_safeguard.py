@@ -11,7 +11,7 @@ import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.evaluation.prediction import predict_split
 from keras_transfer.training.audit import Audit
-from keras_transfer.training.safeguard import BELIEFS, SHARES, _calibrated_loss, safeguard
+from keras_transfer.training.safeguard import BELIEFS, SHARES, calibrated_loss, safeguard
 
 both_backends = pytest.mark.both_backends
 
@@ -67,10 +67,10 @@ def test_to_be_too_sure_is_not_held_against_a_stage():
     generator = np.random.default_rng(3)
     scores = generator.normal(size=(200, 4))
     labels = (scores + generator.gumbel(size=scores.shape)).argmax(axis=1)  # drawn as the scores say
-    loss = _calibrated_loss(softmax(scores, axis=1), labels)
+    loss = calibrated_loss(softmax(scores, axis=1), labels)
     assert 0 < loss < np.log(4)
-    assert _calibrated_loss(softmax(10 * scores, axis=1), labels) == pytest.approx(loss, rel=1e-3)
-    assert _calibrated_loss(softmax(0.1 * scores, axis=1), labels) == pytest.approx(loss, rel=1e-3)
+    assert calibrated_loss(softmax(10 * scores, axis=1), labels) == pytest.approx(loss, rel=1e-3)
+    assert calibrated_loss(softmax(0.1 * scores, axis=1), labels) == pytest.approx(loss, rel=1e-3)
 
 
 def test_the_loss_of_a_point_is_that_at_its_best_temperature():

@@ -17,9 +17,10 @@ from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.study.adaptation import adaptation, pairs
 from keras_transfer.study.adaptation.adaptation import Adaptation
 from keras_transfer.study.adaptation.adversarial import DomainAdversary
+from keras_transfer.study.adaptation.alignment import alignment, fold, lowest_of_head
 from keras_transfer.study.adaptation.coral import Coral
 from keras_transfer.study.adaptation.domains import without_labels
-from keras_transfer.study.adaptation.statistics import alignment, batch_norms, fold, lowest_of_head, re_estimate
+from keras_transfer.training.batch_statistics import batch_norms, re_estimate
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import start_from_probe
 from keras_transfer.training.objectives import Classification

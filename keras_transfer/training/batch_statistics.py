@@ -1,0 +1,114 @@
+"""The statistics of a domain in the batch norms of a model that was trained on another."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer import state
+from keras_transfer.backbones import freezing, hub
+from keras_transfer.backbones.cut import calling
+from keras_transfer.data.splits import Splits
+
+# Examples that go through the model together: enough for the statistics of its smallest maps.
+BATCH = 64
+
+
+def batch_norms(model: keras.Model) -> list[keras.Layer]:
+    """The layers that keep statistics of a domain."""
+    return [layer for layer in state.sublayers(model) if freezing.is_batch_norm(layer)]
+
+
+def re_estimate(model: keras.Model, domain: Splits, *, seed: int = 0) -> None:
+    """Puts a domain's own mean and variance into every batch norm (AdaBN: Li et al. 2016, arXiv:1603.04779).
+
+    Args:
+        model: any model with batch norms; only their moving statistics change.
+        domain: its training examples are used, as they are and without their labels.
+        seed: of how they fall into batches.
+    """
+    parts = in_batches(np.random.default_rng(seed).permutation(len(domain.train)))
+    move_statistics(model, (inputs_of(model, domain, rows) for rows in parts))
+
+
+def move_statistics(model: keras.Model, batches: Iterable[Any], *, share: float = 1.0) -> None:
+    """Moves the statistics of every batch norm towards those of a domain, by a share of the way to them.
+
+    What a layer sees depends on the statistics of those below it, so each normalises a batch with the statistics of
+    that batch, or as far towards them, while they are gathered. (Statistics gathered under the old ones, over and over,
+    run away: in MobileNetV2 the errors of 52 layers multiply.) They are exact for a single batch; of more, they are
+    those of all batches taken together.
+
+    Args:
+        model: any model with batch norms; only their moving statistics change.
+        batches: of the domain's examples, as the model takes them.
+        share: 1 puts the domain's own mean and variance in place of those there are.
+    """
+    gathered = {layer: _Gathered(layer, share) for layer in batch_norms(model)}
+    if not gathered:
+        return
+    with contextlib.ExitStack() as replaced, hub.taking_packed_inputs(model):
+        for layer, found in gathered.items():
+            replaced.enter_context(calling(layer, _normalising_by_batch(layer, found)))
+        for batch in batches:
+            model(batch, training=False)
+    for found in gathered.values():
+        if found.calls:
+            found.put_in(*found.statistics())
+
+
+def in_batches(rows: np.ndarray) -> list[np.ndarray]:
+    """The numbers of examples in as few batches as there can be, all about as large.
+
+    Example:
+
+    >>> [len(batch) for batch in in_batches(np.arange(130))]
+    [44, 43, 43]
+    """
+    return np.array_split(rows, -(-len(rows) // BATCH))
+
+
+def inputs_of(model: keras.Model, domain: Splits, rows: np.ndarray) -> Any:
+    """Training examples as the model takes them, without augmentation."""
+    x = domain.without_pictures(domain.train, model, rows)[0]
+    return domain.peek(domain.train, rows, model) if x is None else x
+
+
+class _Gathered:
+    """Count, mean and variance of what a layer was called on, call by call, and the statistics that it had before."""
+
+    def __init__(self, layer: keras.Layer, share: float) -> None:
+        self._layer, self._share = layer, share
+        self._before = [each.numpy().astype("float64") for each in (layer.moving_mean, layer.moving_variance)]
+        self.calls: list[tuple[int, np.ndarray, np.ndarray]] = []
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance of all of it: the variance is that within the calls and that between them."""
+        counts, means, variances = (np.array(column, "float64") for column in zip(*self.calls, strict=True))
+        mean = np.average(means, axis=0, weights=counts)
+        return mean, np.average(variances + (means - mean) ** 2, axis=0, weights=counts)
+
+    def put_in(self, mean: np.ndarray, variance: np.ndarray) -> None:
+        """Leaves the layer with statistics that lie the share of the way from what it had to these."""
+        for kept, old, new in zip(
+            (self._layer.moving_mean, self._layer.moving_variance), self._before, (mean, variance), strict=True
+        ):
+            kept.assign(((1 - self._share) * old + self._share * new).astype("float32"))
+
+
+def _normalising_by_batch(layer: keras.Layer, gathered: _Gathered) -> Callable:
+    """The layer's call, in which it first moves to the statistics of what it is called on, and notes them."""
+    own_call = layer.call
+
+    def call(inputs, *args, **kwargs):
+        places = [axis for axis in range(len(inputs.shape)) if axis != layer.axis % len(inputs.shape)]
+        moments = keras.ops.moments(keras.ops.cast(inputs, "float32"), axes=places)
+        mean, variance = map(keras.ops.convert_to_numpy, moments)
+        gathered.calls.append((math.prod(inputs.shape[axis] for axis in places), mean, variance))
+        gathered.put_in(mean, variance)
+        return own_call(inputs, *args, **{**kwargs, "training": False})
+
+    return call

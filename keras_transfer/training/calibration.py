@@ -1,0 +1,180 @@
+"""Which statistics the batch norms of a frozen body normalise by: as far towards the data's own as the data say."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import keras
+import numpy as np
+
+from keras_transfer import state
+from keras_transfer.backbones import hub
+from keras_transfer.backbones.cut import InputsOf
+from keras_transfer.data.splits import Splits
+from keras_transfer.errors import explain
+from keras_transfer.evaluation.formatting import percent
+from keras_transfer.training.batch_statistics import batch_norms, in_batches, inputs_of, move_statistics
+from keras_transfer.training.linear_probe import linear_head, out_of_fold, some_of_each, turn_in_class
+from keras_transfer.training.safeguard import Point, calibrated_loss
+
+SHARES = (0.0, 0.1, 0.25, 0.5, 0.75)
+# What is believed of a share before the data are asked: as like as not the statistics that there are will do.
+BELIEFS = (0.5, 0.125, 0.15, 0.15, 0.075)
+# Every example is judged by probes that have learnt from most of the others, so that judgements go together: a
+# likelihood of all of them taken singly would be too sure by far.
+CREDIT = 0.5
+# A share of such a likelihood, relative to the best, is too far, and those beyond it are further.
+NEGLIGIBLE = 0.05
+# To move is to risk what the body knows: two to one against staying is asked.
+MOST_DOUBT = 1 / 3
+# So many examples tell one share from another where it matters, and are computed twice for each share.
+MOST_EXAMPLES = 250
+# The parts of a cross-validation, which is repeated, with other parts, for about so many judgements.
+PARTS, JUDGEMENTS = 4, 400
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """What batch norms normalise by, and why.
+
+    Attributes:
+        share: 0 is the statistics that there were, 1 those of the training examples.
+        path: what a linear probe came to under cross-validation at each share that was tried: `accuracy`, and `loss`,
+            at the temperature at which it is lowest, which decided. Empty where no two classes have several examples.
+        examples: of how many it was asked.
+    """
+
+    share: float
+    path: tuple[Point, ...]
+    examples: int
+
+    @classmethod
+    def from_dict(cls, parts: Mapping[str, Any]) -> Self:
+        """What `dataclasses.asdict` wrote."""
+        return cls(parts["share"], tuple(Point(**point) for point in parts["path"]), parts["examples"])
+
+    def __str__(self):
+        if not self.path:
+            return "calibration: batch norms kept their statistics: no two classes have several examples to ask"
+        path = ", ".join(f"{point.share:.2g}: {point.loss:.3f} ({percent(point.accuracy)})" for point in self.path)
+        return (
+            f"calibration: batch norms normalise by statistics {self.share:.2f} of the way to those of the data; along "
+            f"it log loss of a linear probe at its best temperature, under cross-validation on {self.examples} "
+            f"examples (and accuracy): {path}"
+        )
+
+
+def calibrate(model: keras.Model, splits: Splits, *, seed: int) -> Calibration:
+    """Moves the statistics of all batch norms towards those of the training examples, as far as a linear probe gains.
+
+    Pictures unlike those of pretraining reach every layer with other means and variances than those it normalises by,
+    and what comes out means little. Their own statistics mend that, and lose what classes differ in; those in between
+    do best (Schneider et al. 2020, arXiv:2006.16971; α-BN: You et al. 2021, arXiv:2110.04065). Here labels say how far.
+    The share is the mean of what is believed of it once they have been asked, which is what was believed beforehand
+    weighed by the likelihood of the labels under linear probes on the features, cross-validated. Nothing moves unless
+    that comes to two to one against 0.
+
+    Args:
+        model: a classifier with batch norms whose head is one `Dense` layer with a bias. Nothing but moving statistics
+            changes.
+        splits: the data, of which up to 250 training examples are asked, as they are.
+        seed: of which these are, and of the parts of the cross-validation.
+
+    Returns:
+        The share, and what was measured.
+
+    Raises:
+        ValueError: for data without classes, or a head that is not linear.
+    """
+    if not splits.classes:
+        raise ValueError(
+            explain(
+                "Statistics are calibrated by what a linear probe makes of classes, and these data have none.",
+                given='statistics="calibrated"',
+                expected='statistics="kept" for a model that is no classifier',
+            )
+        )
+    features_of = InputsOf(model, linear_head(model))
+    rows = _asked(splits.train.labels, seed)
+    if not len(rows):
+        return Calibration(0.0, (), 0)
+    labels, batches = splits.train.labels[rows], [inputs_of(model, splits, part) for part in in_batches(rows)]
+    statistics = [each for layer in batch_norms(model) for each in (layer.moving_mean, layer.moving_variance)]
+    before = state.values_of(statistics)
+
+    def go(share: float) -> None:
+        state.assign_to(statistics, before, noun="statistics")
+        if share:
+            move_statistics(model, batches, share=share)
+
+    path: list[Point] = []
+    for share in SHARES:
+        go(share)
+        with hub.taking_packed_inputs(model):
+            features = np.concatenate([keras.ops.convert_to_numpy(features_of(batch)) for batch in batches])
+        path.append(Point(share, *_judged(features, labels, seed)))
+        if _likelihoods(path, len(labels))[-1] < NEGLIGIBLE:
+            break
+    chosen = _mean_share(path, len(labels))
+    go(chosen)
+    return Calibration(chosen, tuple(path), len(labels))
+
+
+def _likelihoods(path: Sequence[Point], examples: int) -> np.ndarray:
+    """Of the labels at each share, relative to the best."""
+    losses = np.array([point.loss for point in path])
+    return np.exp(-CREDIT * examples * (losses - losses.min()))
+
+
+def _mean_share(path: Sequence[Point], examples: int) -> float:
+    """The mean of what is believed of the share, or 0 where the evidence against that is weak.
+
+    Example:
+
+    >>> path = [Point(share, loss, accuracy=0.8) for share, loss in zip(SHARES, (0.9, 0.7, 0.6, 0.6, 0.7))]
+    >>> [round(_mean_share(path, examples), 2) for examples in (10, 100, 10_000)]
+    [0.29, 0.37, 0.38]
+    >>> _mean_share([Point(share, 0.6, accuracy=0.8) for share in SHARES], 100)  # as good is not enough
+    0.0
+    """
+    belief = _likelihoods(path, examples) * BELIEFS[: len(path)]
+    belief /= belief.sum()
+    return float(np.dot(belief, SHARES[: len(path)])) if belief[0] <= MOST_DOUBT else 0.0
+
+
+def _asked(labels: np.ndarray, seed: int) -> np.ndarray:
+    """The numbers of up to 250 examples of classes with several, of so few classes that several of each are among them.
+
+    Example:
+
+    >>> _asked(np.array([0, 1, 0, 1, 2]), seed=0).tolist()  # class 2 cannot be divided
+    [2, 1, 0, 3]
+    """
+    names, counts = np.unique(labels, return_counts=True)
+    several = np.random.default_rng(seed).permutation(names[counts > 1])
+    if len(several) < 2:  # nothing to tell apart
+        return several[:0]
+    among = np.flatnonzero(np.isin(labels, several[: MOST_EXAMPLES // PARTS]))
+    return among[some_of_each(labels[among], MOST_EXAMPLES, seed, least=PARTS)]
+
+
+def _judged(features: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, float]:
+    """The log loss at the best temperature, and the accuracy, of probes on examples that they have not seen.
+
+    Example:
+
+    >>> features, labels = np.array([[-2.0], [-1.0], [1.0], [2.0]] * 3), np.array([3, 3, 5, 5] * 3)
+    >>> loss, accuracy = _judged(features, labels, seed=0)
+    >>> loss < 0.1, accuracy
+    (True, 1.0)
+    """
+    classes = np.unique(labels, return_inverse=True)[1]
+    losses, accuracies = [], []
+    for repeat in range(-(-JUDGEMENTS // len(classes))):
+        order = np.random.default_rng([seed, repeat]).permutation(len(classes))
+        folds = np.empty(len(classes), int)
+        folds[order] = turn_in_class(classes[order]) % PARTS
+        said = out_of_fold(features, classes, folds, seed=seed)
+        losses.append(calibrated_loss(said, classes))
+        accuracies.append(np.mean(said.argmax(axis=1) == classes))
+    return float(np.mean(losses)), float(np.mean(accuracies))

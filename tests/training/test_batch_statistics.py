@@ -1,0 +1,55 @@
+"""The statistics of batch norms: those of a domain in place of those there were, or on the way to them."""
+
+import keras
+import numpy as np
+import pytest
+from bodies import classifier, dark_and_light, pictures
+
+from keras_transfer import state
+from keras_transfer.study.adaptation.domains import without_labels
+from keras_transfer.training import batch_statistics
+from keras_transfer.training.batch_statistics import in_batches, re_estimate
+
+
+def _inputs_of(model, name, x):
+    """What a layer of the body is called on, from a model of stock Keras."""
+    body = model.get_layer("residual")
+    return keras.Model(body.input, body.get_layer(name).input).predict(x / 127.5 - 1, verbose=0)
+
+
+@pytest.mark.both_backends
+def test_every_batch_norm_has_the_mean_and_variance_of_what_reaches_it_in_the_target():
+    model, x = classifier(), pictures(20) * 0.3
+    re_estimate(model, without_labels(model, x))
+    for name in ("stem_bn", "block1_bn", "block3_bn"):
+        seen = _inputs_of(model, name, x).astype("float64")
+        layer = model.get_layer("residual").get_layer(name)
+        np.testing.assert_allclose(layer.moving_mean.numpy(), seen.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(layer.moving_variance.numpy(), seen.var((0, 1, 2)), rtol=1e-4)
+
+
+def test_statistics_of_several_batches_are_those_of_all_examples_in_the_lowest_layer():
+    model, x = classifier(), pictures(3 * batch_statistics.BATCH - 5) * np.linspace(0, 1, 187)[:, None, None, None]
+    re_estimate(model, without_labels(model, x))
+    seen, layer = _inputs_of(model, "stem_bn", x), model.get_layer("residual").get_layer("stem_bn")
+    np.testing.assert_allclose(layer.moving_variance.numpy(), seen.astype("float64").var((0, 1, 2)), rtol=1e-4)
+
+
+def test_only_moving_statistics_change_and_the_layers_are_left_as_they_were():
+    model = classifier()
+    before = state.values(model)
+    own_calls = [vars(layer).get("call") for layer in state.sublayers(model)]
+    re_estimate(model, dark_and_light())
+    moved = {
+        identity.path.split("/")[-1]
+        for identity, old, new in zip(state.identities(model), before, state.values(model), strict=True)
+        if not np.array_equal(old, new)
+    }
+    assert moved == {"moving_mean", "moving_variance"}
+    assert [vars(layer).get("call") for layer in state.sublayers(model)] == own_calls
+
+
+def test_batches_are_of_about_one_size_and_hold_every_example_once():
+    batches = in_batches(np.random.default_rng(0).permutation(130))
+    assert [len(rows) for rows in batches] == [44, 43, 43]
+    assert sorted(np.concatenate(batches)) == list(range(130))
