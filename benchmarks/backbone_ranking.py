@@ -107,10 +107,13 @@ def measure_truth(name: str, seed: int, options: argparse.Namespace, scratch: pa
             begun, model = time.perf_counter(), build(splits)
             fine = {"epochs": (3, options.epochs)} if method == "staged_fine_tuning" else {}
             plan = getattr(kt, method)(model, **fine)
-            line[method] = kt.fit(model, splits, plan, seed=seed, verbose=False).report.accuracy
+            run = kt.fit(model, splits, plan, seed=seed, verbose=False)
+            line[method] = run.report.accuracy
+            if method == "staged_fine_tuning":
+                line["calibrated"] = run.audits[0].calibration.share
             line[f"{method}_seconds"] = round(time.perf_counter() - begun, 1)
         add(line, options.results)
-        del model
+        del model, run
         keras.backend.clear_session()
         gc.collect()
 

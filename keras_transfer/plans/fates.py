@@ -107,7 +107,7 @@ def _check_part(model: keras.Model, chosen: Sequence[Block], stage: Stage) -> No
                 given=f"train={stage.train!r}, part={stage.part!r}",
                 expected={
                     "biases": "blocks with biases that are not of batch norms",
-                    "norms": "blocks with layer, group or RMS norms; batch norms train with batch_norm='adapt'",
+                    "norms": "blocks with layer, group or RMS norms (batch norms train with batch_norm='affine')",
                 }[stage.part],
             )
         )

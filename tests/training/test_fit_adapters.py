@@ -155,7 +155,7 @@ def test_norm_tuning_moves_scales_and_offsets_of_layer_norms_and_the_head_alone(
 
 
 def test_a_body_with_batch_norms_alone_has_no_norms_to_tune():
-    with pytest.raises(ValueError, match="batch norms train with batch_norm='adapt'"):
+    with pytest.raises(ValueError, match="batch norms train with batch_norm='affine'"):
         kt.norm_tuning(classifier())
 
 
