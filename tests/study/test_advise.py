@@ -500,3 +500,16 @@ def test_what_is_no_data_or_no_time_is_refused(splits, minutes, words):
     splits = splits or dark_and_light()
     with pytest.raises(ValueError, match=words):
         kt.advise(splits, [_seeing], minutes=minutes, verbose=False)
+
+
+def test_of_bodies_that_tie_the_larger_is_thought_to_gain_more_and_no_size_makes_up_for_a_clear_lead():
+    sizes = {"small": 400_000, "large": 2_300_000}
+    charts = dict.fromkeys(sizes, FOR_IT)
+    tie = [_evidence(body, _of_200(0.8), size) for body, size in sizes.items()]
+    ranked = prospects(tie, [], charts)
+    assert str(ranked[0]) == "staged_fine_tuning of large"
+    gains = {one.body: one.accuracy - 0.8 for one in ranked if one.method == METHODS[1]}
+    assert gains["large"] - gains["small"] == pytest.approx(0.01 * np.log2(2.3 / 0.4))
+    assert np.mean(list(gains.values())) == pytest.approx(0.01)
+    behind = [_evidence("small", _of_200(0.85), 400_000), _evidence("large", _of_200(0.8), 400_000_000)]
+    assert prospects(behind, [], charts)[0].body == "small"
