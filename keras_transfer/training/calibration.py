@@ -13,20 +13,22 @@ from keras_transfer.backbones.cut import InputsOf
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 from keras_transfer.evaluation.formatting import percent
-from keras_transfer.training.batch_statistics import batch_norms, in_batches, inputs_of, move_statistics
+from keras_transfer.training.batch_statistics import batch_norms, distance, in_batches, inputs_of, move_statistics
 from keras_transfer.training.linear_probe import linear_head, out_of_fold, some_of_each, turn_in_class
 from keras_transfer.training.safeguard import Point, calibrated_loss
 
+# Statistics this far from those of pretraining (see `distance`) are another domain's. With four bodies three sets of
+# photographs lay at 0.01 to 0.10, and sketches at 0.9 to 2.1; any set at 23 with random weights, whose batch norms have
+# the statistics of nothing.
+FAR = 0.3
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75)
-# What is believed of a share before the data are asked: as like as not the statistics that there are will do.
-BELIEFS = (0.5, 0.125, 0.15, 0.15, 0.075)
+# What is believed of the share in another domain before the data are asked.
+BELIEFS = (0.1, 0.2, 0.3, 0.25, 0.15)
 # Every example is judged by probes that have learnt from most of the others, so that judgements go together: a
 # likelihood of all of them taken singly would be too sure by far.
 CREDIT = 0.5
 # A share of such a likelihood, relative to the best, is too far, and those beyond it are further.
 NEGLIGIBLE = 0.05
-# To move is to risk what the body knows: two to one against staying is asked.
-MOST_DOUBT = 1 / 3
 # So many examples tell one share from another where it matters, and are computed twice for each share.
 MOST_EXAMPLES = 250
 # The parts of a cross-validation, which is repeated, with other parts, for about so many judgements.
@@ -38,12 +40,14 @@ class Calibration:
     """What batch norms normalise by, and why.
 
     Attributes:
+        distance: of the statistics of the data from those that batch norms had, see `distance` of `batch_statistics`.
         share: 0 is the statistics that there were, 1 those of the training examples.
         path: what a linear probe came to under cross-validation at each share that was tried: `accuracy`, and `loss`,
-            at the temperature at which it is lowest, which decided. Empty where no two classes have several examples.
+            at the temperature at which it is lowest, which decided. Empty where the data are no other domain, or where no two classes have several examples.
         examples: of how many it was asked.
     """
 
+    distance: float
     share: float
     path: tuple[Point, ...]
     examples: int
@@ -51,28 +55,32 @@ class Calibration:
     @classmethod
     def from_dict(cls, parts: Mapping[str, Any]) -> Self:
         """What `dataclasses.asdict` wrote."""
-        return cls(parts["share"], tuple(Point(**point) for point in parts["path"]), parts["examples"])
+        return cls(
+            parts["distance"], parts["share"], tuple(Point(**point) for point in parts["path"]), parts["examples"]
+        )
 
     def __str__(self):
+        there = f"calibration: the data lie {self.distance:.2f} from the statistics of the batch norms"
         if not self.path:
-            return "calibration: batch norms kept their statistics: no two classes have several examples to ask"
+            near = self.distance < FAR
+            why = f"less than {FAR:g}" if near else "but no two classes have several examples to ask"
+            return f"{there}, {why}: they are kept"
         path = ", ".join(f"{point.share:.2g}: {point.loss:.3f} ({percent(point.accuracy)})" for point in self.path)
         return (
-            f"calibration: batch norms normalise by statistics {self.share:.2f} of the way to those of the data; along "
-            f"it log loss of a linear probe at its best temperature, under cross-validation on {self.examples} "
-            f"examples (and accuracy): {path}"
+            f"{there}, another domain: they were moved {self.share:.2f} of the way; along it log loss of a linear "
+            f"probe at its best temperature, under cross-validation on {self.examples} examples (and accuracy): {path}"
         )
 
 
 def calibrate(model: keras.Model, splits: Splits, *, seed: int) -> Calibration:
     """Moves the statistics of all batch norms towards those of the training examples, as far as a linear probe gains.
 
-    Pictures unlike those of pretraining reach every layer with other means and variances than those it normalises by,
-    and what comes out means little. Their own statistics mend that, and lose what classes differ in; those in between
-    do best (Schneider et al. 2020, arXiv:2006.16971; α-BN: You et al. 2021, arXiv:2110.04065). Here labels say how far.
-    The share is the mean of what is believed of it once they have been asked, which is what was believed beforehand
-    weighed by the likelihood of the labels under linear probes on the features, cross-validated. Nothing moves unless
-    that comes to two to one against 0.
+    Pictures of another domain reach every layer with other means and variances than those it normalises by, and what
+    comes out means little. Their own statistics mend that, and lose what classes differ in; those in between do best
+    (Schneider et al. 2020, arXiv:2006.16971; α-BN: You et al. 2021, arXiv:2110.04065). Whether it is another domain is
+    measured without labels, and where it is none nothing moves. Then labels say how far: the share is the mean of what
+    is believed of it once they have been asked, which is what was believed beforehand weighed by the likelihood of the
+    labels under linear probes on the features, cross-validated.
 
     Args:
         model: a classifier with batch norms whose head is one `Dense` layer with a bias. Nothing but moving statistics
@@ -96,9 +104,10 @@ def calibrate(model: keras.Model, splits: Splits, *, seed: int) -> Calibration:
         )
     features_of = InputsOf(model, linear_head(model))
     rows = _asked(splits.train.labels, seed)
-    if not len(rows):
-        return Calibration(0.0, (), 0)
     labels, batches = splits.train.labels[rows], [inputs_of(model, splits, part) for part in in_batches(rows)]
+    far = distance(model, batches)
+    if far < FAR or not _can_be_divided(labels):
+        return Calibration(far, 0.0, (), len(labels))
     statistics = [each for layer in batch_norms(model) for each in (layer.moving_mean, layer.moving_variance)]
     before = state.values_of(statistics)
 
@@ -117,7 +126,7 @@ def calibrate(model: keras.Model, splits: Splits, *, seed: int) -> Calibration:
             break
     chosen = _mean_share(path, len(labels))
     go(chosen)
-    return Calibration(chosen, tuple(path), len(labels))
+    return Calibration(far, chosen, tuple(path), len(labels))
 
 
 def _likelihoods(path: Sequence[Point], examples: int) -> np.ndarray:
@@ -127,35 +136,38 @@ def _likelihoods(path: Sequence[Point], examples: int) -> np.ndarray:
 
 
 def _mean_share(path: Sequence[Point], examples: int) -> float:
-    """The mean of what is believed of the share, or 0 where the evidence against that is weak.
+    """The mean of what is believed of the share.
 
     Example:
 
     >>> path = [Point(share, loss, accuracy=0.8) for share, loss in zip(SHARES, (0.9, 0.7, 0.6, 0.6, 0.7))]
-    >>> [round(_mean_share(path, examples), 2) for examples in (10, 100, 10_000)]
-    [0.29, 0.37, 0.38]
-    >>> _mean_share([Point(share, 0.6, accuracy=0.8) for share in SHARES], 100)  # as good is not enough
-    0.0
+    >>> [round(_mean_share(path, examples), 2) for examples in (0, 10, 100, 10_000)]
+    [0.33, 0.36, 0.36, 0.36]
     """
     belief = _likelihoods(path, examples) * BELIEFS[: len(path)]
-    belief /= belief.sum()
-    return float(np.dot(belief, SHARES[: len(path)])) if belief[0] <= MOST_DOUBT else 0.0
+    return float(np.dot(belief, SHARES[: len(path)]) / belief.sum())
 
 
 def _asked(labels: np.ndarray, seed: int) -> np.ndarray:
-    """The numbers of up to 250 examples of classes with several, of so few classes that several of each are among them.
+    """The numbers of up to 250 examples, of so few classes that several of each are among them; not of classes with one
+    example, which cannot be divided, unless there are no two others.
 
     Example:
 
-    >>> _asked(np.array([0, 1, 0, 1, 2]), seed=0).tolist()  # class 2 cannot be divided
+    >>> _asked(np.array([0, 1, 0, 1, 2]), seed=0).tolist()
     [2, 1, 0, 3]
     """
     names, counts = np.unique(labels, return_counts=True)
-    several = np.random.default_rng(seed).permutation(names[counts > 1])
-    if len(several) < 2:  # nothing to tell apart
-        return several[:0]
-    among = np.flatnonzero(np.isin(labels, several[: MOST_EXAMPLES // PARTS]))
+    several = names[counts > 1] if np.sum(counts > 1) > 1 else names
+    drawn = np.random.default_rng(seed).permutation(several)[: MOST_EXAMPLES // PARTS]
+    among = np.flatnonzero(np.isin(labels, drawn))
     return among[some_of_each(labels[among], MOST_EXAMPLES, seed, least=PARTS)]
+
+
+def _can_be_divided(labels: np.ndarray) -> bool:
+    """Whether there are two classes or more, each with two examples or more."""
+    counts = np.unique(labels, return_counts=True)[1]
+    return len(counts) > 1 and bool(counts.min() > 1)
 
 
 def _judged(features: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, float]:

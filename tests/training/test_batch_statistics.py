@@ -8,7 +8,7 @@ from bodies import classifier, dark_and_light, pictures
 from keras_transfer import state
 from keras_transfer.study.adaptation.domains import without_labels
 from keras_transfer.training import batch_statistics
-from keras_transfer.training.batch_statistics import in_batches, re_estimate
+from keras_transfer.training.batch_statistics import batch_norms, distance, in_batches, inputs_of, re_estimate
 
 
 def _inputs_of(model, name, x):
@@ -53,3 +53,38 @@ def test_batches_are_of_about_one_size_and_hold_every_example_once():
     batches = in_batches(np.random.default_rng(0).permutation(130))
     assert [len(rows) for rows in batches] == [44, 43, 43]
     assert sorted(np.concatenate(batches)) == list(range(130))
+
+
+@pytest.mark.both_backends
+def test_the_distance_is_that_of_the_formula_and_nothing_moves():
+    model, x = classifier(), pictures(20)
+    domain = without_labels(model, x)
+    layers = batch_norms(model)
+    draw = np.random.default_rng(3)
+    for layer in layers:
+        layer.moving_mean.assign(draw.normal(0, 0.3, 8))
+        layer.moving_variance.assign(draw.uniform(0.5, 2, 8))
+    before = state.values(model)
+    expected = []
+    for layer in layers:
+        seen = _inputs_of(model, layer.name, x).astype("float64")
+        mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy() + layer.epsilon
+        ratio = 0.5 * np.log((seen.var((0, 1, 2)) + layer.epsilon) / variance)
+        expected.append(((seen.mean((0, 1, 2)) - mean) ** 2 / variance + 2 * ratio**2).mean())
+    found = distance(model, [inputs_of(model, domain, np.arange(20))])
+    assert found == pytest.approx(np.mean(expected), rel=1e-3)
+    for old, new in zip(before, state.values(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_data_that_the_statistics_are_of_are_at_no_distance():
+    model = classifier()
+    domain = without_labels(model, pictures(20))
+    re_estimate(model, domain)
+    assert distance(model, [inputs_of(model, domain, np.arange(20))]) < 1e-6
+
+
+def test_a_model_without_batch_norms_has_no_such_distance():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="calls none"):
+        distance(model, [np.zeros((2, 4), "float32")])

@@ -14,6 +14,7 @@ from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.training import calibration, stages
 from keras_transfer.training.batch_statistics import batch_norms, re_estimate
 from keras_transfer.training.calibration import BELIEFS, SHARES, calibrate
+from keras_transfer.training.safeguard import Point
 
 CALIBRATED = Stage("head", 1, start="probe", statistics="calibrated")
 
@@ -52,6 +53,7 @@ def test_pictures_unlike_those_of_pretraining_move_the_statistics_and_nothing_el
     model = far_away()
     before = values_of(model)
     found = calibrate(model, splits(), seed=0)
+    assert found.distance > 10
     assert 0.05 < found.share < 0.75
     assert found.examples == 64
     by_share = {point.share: point for point in found.path}
@@ -74,17 +76,22 @@ def test_where_they_do_already_every_statistic_keeps_its_bits():
     model = at_home()
     before = state.values(model)
     found = calibrate(model, splits(), seed=0)
-    assert found.share == 0
-    assert len(found.path) >= 2
+    assert (found.share, found.path) == (0, ())
+    assert found.distance < 0.01
+    assert "less than 0.3: they are kept" in str(found)
     for old, new in zip(before, state.values(model), strict=True):
         np.testing.assert_array_equal(old, new)
 
 
-def test_what_is_believed_beforehand_sums_to_one_and_is_as_like_as_not_to_change_nothing():
+def test_what_is_believed_beforehand_is_a_belief_for_each_share():
     assert len(BELIEFS) == len(SHARES)
     assert sum(BELIEFS) == pytest.approx(1)
     assert SHARES[0] == 0
-    assert BELIEFS[0] == 0.5
+
+
+def test_where_labels_speak_clearly_for_the_statistics_that_there_are_little_moves():
+    path = [Point(share, 0.2 + 0.4 * share, 0.9) for share in SHARES]
+    assert calibration._mean_share(path, 1000) < 0.01
 
 
 def test_at_most_250_examples_are_asked_and_several_of_every_class_that_is(monkeypatch):
@@ -95,7 +102,13 @@ def test_at_most_250_examples_are_asked_and_several_of_every_class_that_is(monke
     assert np.unique(np.bincount(labels[rows])[np.bincount(labels[rows]) > 0]).min() >= 2
 
 
-def test_nothing_is_asked_of_classes_with_one_example_each():
+@pytest.mark.parametrize("counts", [(1, 1, 1), (30, 1, 1), (30,)])
+def test_nothing_is_asked_where_no_two_classes_have_several_examples(counts):
+    labels = np.repeat(range(len(counts)), counts)
+    assert not calibration._can_be_divided(labels[calibration._asked(labels, seed=0)])
+
+
+def test_nothing_moves_where_nothing_can_be_asked():
     pictures = np.zeros((2, 16, 16, 3), "uint8")
     labels = np.array(["dark", "light"])
     singles = kt.data.images((pictures, labels), validation=0, augment="none", batch_size=2)
@@ -113,7 +126,7 @@ def test_the_head_that_is_fitted_afterwards_reads_the_features_that_there_are_th
     assert found.share > 0
     assert not np.allclose(said_before, kt.embed(model, pixels(8)))
     assert kt.evaluate(model, splits(), "train").accuracy == 1
-    assert f"calibration: batch norms normalise by statistics {found.share:.2f} of the way" in str(run.audits[0])
+    assert f"another domain: they were moved {found.share:.2f} of the way" in str(run.audits[0])
 
 
 def test_what_moved_in_training_is_counted_from_the_calibrated_statistics():
