@@ -63,9 +63,10 @@ def staged_fine_tuning(
 ) -> Plan:
     """Trains a new head, then wakes the body below it, the lower the slower.
 
-    Before that, batch norms get statistics between those of pretraining and those of the training pictures, as far
-    towards the latter as a linear probe on the frozen body gains by it (α-BN: You et al. 2021): what a body makes of
-    drawings while it normalises them as photographs is hard to learn from. From there on they stay.
+    Before that, batch norms that meet another domain, as those of a body of photographs do in drawings, get statistics
+    between their own and the data's, as far towards the latter as a linear probe on the frozen body gains by it (α-BN:
+    You et al. 2021): what a body makes of drawings while it normalises them as photographs is hard to learn from. From
+    there on they stay.
 
     The head learns alone first, from a linear probe on: the errors of a head that is not fitted are large, and passed
     down they would undo the features we came for (linear probing before fine-tuning, Kumar et al. 2022). Then every

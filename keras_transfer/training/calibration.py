@@ -43,7 +43,8 @@ class Calibration:
         distance: of the statistics of the data from those that batch norms had, see `distance` of `batch_statistics`.
         share: 0 is the statistics that there were, 1 those of the training examples.
         path: what a linear probe came to under cross-validation at each share that was tried: `accuracy`, and `loss`,
-            at the temperature at which it is lowest, which decided. Empty where the data are no other domain, or where no two classes have several examples.
+            at the temperature at which it is lowest, which decided. Empty where the data are no other domain, or where
+            no two classes have several examples.
         examples: of how many it was asked.
     """
 
