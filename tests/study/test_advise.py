@@ -312,7 +312,7 @@ def test_a_gain_on_few_examples_is_believed_in_part():
     many = [_trial("a", np.tile(few[0].right, 10), np.tile(hard, 10), number) for number in range(5)]
     ranked = prospects(evidence, few, {"a": FOR_IT})
     assert (ranked[0].method, ranked[0].gain.value) == (METHODS[1], pytest.approx(0.1))
-    assert 0.81 < ranked[0].accuracy < 0.83
+    assert 0.83 < ranked[0].accuracy < 0.85
     assert prospects(evidence, many, {"a": FOR_IT})[0].accuracy == pytest.approx(0.9, abs=0.01)
     assert not method_margin(ranked, few).is_clear
     margin = method_margin(prospects(evidence, many, {"a": FOR_IT}), many)
@@ -338,7 +338,7 @@ def test_what_was_not_tried_is_as_the_flow_chart_says():
     assert leaning(FOR_IT) == METHODS[1]
     ranked = prospects(evidence, [], {"a": FOR_IT})
     assert [(one.method, one.accuracy) for one in ranked] == [
-        (METHODS[1], pytest.approx(0.81)),
+        (METHODS[1], pytest.approx(0.83)),
         (METHODS[0], pytest.approx(0.8)),
     ]
     assert method_margin(ranked, []) is None
@@ -510,6 +510,6 @@ def test_of_bodies_that_tie_the_larger_is_thought_to_gain_more_and_no_size_makes
     assert str(ranked[0]) == "staged_fine_tuning of large"
     gains = {one.body: one.accuracy - 0.8 for one in ranked if one.method == METHODS[1]}
     assert gains["large"] - gains["small"] == pytest.approx(0.01 * np.log2(2.3 / 0.4))
-    assert np.mean(list(gains.values())) == pytest.approx(0.01)
-    behind = [_evidence("small", _of_200(0.85), 400_000), _evidence("large", _of_200(0.8), 400_000_000)]
+    assert np.mean(list(gains.values())) == pytest.approx(0.03)
+    behind = [_evidence("small", _of_200(0.86), 400_000), _evidence("large", _of_200(0.8), 400_000_000)]
     assert prospects(behind, [], charts)[0].body == "small"
