@@ -94,9 +94,9 @@ def is_batch_norm(layer: keras.Layer) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)
 
 
-def has_batch_norms(model: keras.Model) -> bool:
-    """Whether any layer of the model keeps moving statistics."""
-    return any(is_batch_norm(layer) for layer in state.sublayers(model))
+def batch_norms(model: keras.Model) -> list[keras.Layer]:
+    """The layers of a model that keep moving statistics, in the order of `state.sublayers`: not from the bottom up."""
+    return [layer for layer in state.sublayers(model) if is_batch_norm(layer)]
 
 
 def freeze(model: keras.Model) -> None:

@@ -9,7 +9,7 @@ import keras
 
 from keras_transfer.adapters import attach
 from keras_transfer.backbones.blocks import Block, Blocks, blocks
-from keras_transfer.backbones.freezing import has_batch_norms, weights_of
+from keras_transfer.backbones.freezing import batch_norms, weights_of
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.plan import Plan, Stage
 
@@ -43,7 +43,7 @@ def fates(model: keras.Model, stage: Stage) -> list[Fate]:
             its adapters fit no layer; if it calibrates statistics and there are none.
     """
     every = blocks(model)
-    if stage.statistics == "calibrated" and not has_batch_norms(model):
+    if stage.statistics == "calibrated" and not batch_norms(model):
         raise ValueError(
             explain(
                 f"Stage {stage.name!r} is to calibrate the statistics of batch norms, and {model.name} has none.",

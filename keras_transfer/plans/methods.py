@@ -8,7 +8,7 @@ import keras
 
 from keras_transfer.adapters.lora import LoRA
 from keras_transfer.backbones.blocks import blocks as blocks_of
-from keras_transfer.backbones.freezing import has_batch_norms
+from keras_transfer.backbones.freezing import batch_norms
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans import fates
 from keras_transfer.plans.plan import Plan, Stage
@@ -112,7 +112,7 @@ def staged_fine_tuning(
         )
     options = {"learning_rate": learning_rate, "layer_decay": layer_decay, "ratios": HEAD}
     options |= {"least_steps": least_steps, "augment": "stronger"} | stage_options
-    statistics = "calibrated" if calibrate and has_batch_norms(model) else "kept"
+    statistics = "calibrated" if calibrate and batch_norms(model) else "kept"
     head = Stage("head", epochs[0], start="probe", statistics=statistics)
     tuned = _gradually(model, epochs[1], options) if unfreeze == "gradual" else [_stage(unfreeze, epochs[1], options)]
     tuned[-1] = dataclasses.replace(tuned[-1], safeguard=safeguard)

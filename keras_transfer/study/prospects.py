@@ -91,6 +91,8 @@ def prospects(
     found = [Prospect(row.body, METHODS[0], row.measures.accuracy, None) for row in evidence]
     for method in METHODS[1:]:
         rows = [row for row in evidence if method in row.methods]
+        if not rows:
+            continue
         measured = [measured_gain(trials, row.body, method) for row in rows]
         leads = size_leads([row.parameters for row in rows])
         thought = [_thought(method, charts[row.body]) + lead for row, lead in zip(rows, leads, strict=True)]
@@ -113,7 +115,7 @@ def size_leads(parameters: Sequence[int]) -> np.ndarray:
     """What each body is thought to gain, for its size, more than the candidates do in the mean.
 
     Args:
-        parameters: of each body.
+        parameters: of each body, of one at least.
 
     Example:
 
@@ -123,9 +125,7 @@ def size_leads(parameters: Sequence[int]) -> np.ndarray:
     [-0.02, 0.02]
     """
     doublings = np.log2(np.maximum(np.array(parameters, "float64"), 1.0))
-    return (
-        np.clip(LEAD_OF_TWICE * (doublings - doublings.mean()), -MOST_LEAD, MOST_LEAD) if len(parameters) else doublings
-    )
+    return np.clip(LEAD_OF_TWICE * (doublings - doublings.mean()), -MOST_LEAD, MOST_LEAD)
 
 
 def expected_gains(thought: Sequence[float], measured: Sequence[Difference | None]) -> np.ndarray:

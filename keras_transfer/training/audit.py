@@ -57,7 +57,7 @@ class Audit:
     @classmethod
     def from_dict(cls, parts: Mapping[str, Any]) -> Self:
         """The audit that `dataclasses.asdict` wrote."""
-        kept, calibrated = parts["interpolation"], parts.get("calibration")
+        kept, calibrated = parts["interpolation"], parts["calibration"]
         return cls(
             parts["stage"],
             tuple(Moved(**row) for row in parts["moved"]),

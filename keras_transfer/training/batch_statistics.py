@@ -8,19 +8,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer import state
-from keras_transfer.backbones import freezing, hub
+from keras_transfer.backbones import hub
 from keras_transfer.backbones.cut import calling
+from keras_transfer.backbones.freezing import batch_norms
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 
 # Examples that go through the model together: enough for the statistics of its smallest maps.
 BATCH = 64
-
-
-def batch_norms(model: keras.Model) -> list[keras.Layer]:
-    """The layers that keep statistics of a domain."""
-    return [layer for layer in state.sublayers(model) if freezing.is_batch_norm(layer)]
 
 
 def re_estimate(model: keras.Model, domain: Splits, *, seed: int = 0) -> None:
@@ -118,7 +113,17 @@ class _Gathered:
         self.calls: list[tuple[int, np.ndarray, np.ndarray]] = []
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance of all of it: the variance is that within the calls and that between them."""
+        """Mean and variance of all of it: the variance is that within the calls and that between them.
+
+        Example:
+
+        >>> layer = keras.layers.BatchNormalization()
+        >>> layer.build((None, 1))
+        >>> x, gathered = np.arange(7.0), _Gathered(layer, share=1.0)
+        >>> gathered.calls = [(len(part), part.mean(), part.var()) for part in (x[:3], x[3:])]
+        >>> np.allclose(gathered.statistics(), (x.mean(), x.var()))
+        True
+        """
         counts, means, variances = (np.array(column, "float64") for column in zip(*self.calls, strict=True))
         mean = np.average(means, axis=0, weights=counts)
         return mean, np.average(variances + (means - mean) ** 2, axis=0, weights=counts)

@@ -21,7 +21,7 @@ from keras_transfer.errors import explain
 from keras_transfer.training.files import clear_unfinished, write_whole
 
 KEPT = 2
-_FORMAT = "keras_transfer.checkpoint.1"
+_FORMAT = "keras_transfer.checkpoint.2"
 _ARRAY = "array sha256"
 _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
 # What a safetensors file holds as it is; the rest (bfloat16, float8) goes in as bytes.

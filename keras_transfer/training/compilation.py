@@ -159,8 +159,8 @@ def averaging_over(model: keras.Model, stage: Stage, steps: int) -> Iterator[Non
     Bodies come with the momentum of a training of a million steps: 0.999 in MobileNetV2, of whose random statistics
     four fifths are left after 200 steps. The network then trains well and predicts at chance.
     """
-    layers = [layer for layer in state.sublayers(model) if freezing.is_batch_norm(layer)]
-    before = [(layer, layer.momentum) for layer in layers if stage.batch_norm == "adapt"]
+    layers = freezing.batch_norms(model) if stage.batch_norm == "adapt" else []
+    before = [(layer, layer.momentum) for layer in layers]
     for layer, momentum in before:
         layer.momentum = min(momentum, max(0.5, 1 - 10 / steps))
     try:

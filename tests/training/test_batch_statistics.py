@@ -6,9 +6,10 @@ import pytest
 from bodies import classifier, dark_and_light, pictures
 
 from keras_transfer import state
+from keras_transfer.backbones.freezing import batch_norms
 from keras_transfer.study.adaptation.domains import without_labels
 from keras_transfer.training import batch_statistics
-from keras_transfer.training.batch_statistics import batch_norms, distance, in_batches, inputs_of, re_estimate
+from keras_transfer.training.batch_statistics import distance, in_batches, inputs_of, re_estimate
 
 
 def _inputs_of(model, name, x):

@@ -10,9 +10,10 @@ from bodies import classifier, dark_and_light, residual_body
 
 import keras_transfer as kt
 from keras_transfer import state
+from keras_transfer.backbones.freezing import batch_norms
 from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.training import calibration, stages
-from keras_transfer.training.batch_statistics import batch_norms, re_estimate
+from keras_transfer.training.batch_statistics import re_estimate
 from keras_transfer.training.calibration import BELIEFS, SHARES, calibrate
 from keras_transfer.training.safeguard import Point
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_transfer.backbones.cut import InputsOf
+from keras_transfer.backbones.freezing import batch_norms
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.fates import fates
@@ -20,7 +21,7 @@ from keras_transfer.study.adaptation.adversarial import DomainAdversary
 from keras_transfer.study.adaptation.alignment import alignment, fold, lowest_of_head
 from keras_transfer.study.adaptation.coral import Coral
 from keras_transfer.study.adaptation.domains import without_labels
-from keras_transfer.training.batch_statistics import batch_norms, re_estimate
+from keras_transfer.training.batch_statistics import re_estimate
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import start_from_probe
 from keras_transfer.training.objectives import Classification
