@@ -73,8 +73,8 @@ def staged_fine_tuning(
     block learns at `layer_decay` of the rate of the one above it (discriminative fine-tuning, Howard and Ruder 2018):
     low blocks hold edges and textures, which carry over, high ones hold the source task's shapes, which do not. In the
     end the model is put between the fitted head on the frozen body and the tuned one, where validation likes it best
-    (WiSE-FT, Wortsman et al. 2022), and never below the former. (With `unfreeze="gradual"`, between the beginning and
-    the end of the last step.)
+    (WiSE-FT, Wortsman et al. 2022), and never below the former; nor is that below the linear probe. (With
+    `unfreeze="gradual"`, between the beginning and the end of the last step.)
 
     Not for a handful of pictures per class (`feature_extraction` cannot overfit as far), nor where the body knows
     nothing of use (`from_scratch` shows whether it does).
@@ -90,7 +90,8 @@ def staged_fine_tuning(
             another from the top (Howard and Ruder 2018), the second number of epochs spread evenly over the steps.
         calibrate: whether the statistics of batch norms are chosen first (`Stage(statistics="calibrated")`). A body
             without batch norms has none.
-        safeguard: whether the last stage ends where validation says, between its beginning and its end.
+        safeguard: whether the head is put back to the probe where validation says so, and the last stage ends where
+            validation says, between its beginning and its end.
         **stage_options: further arguments of `kt.Stage`, for the second part.
 
     Example:
@@ -113,7 +114,7 @@ def staged_fine_tuning(
     options = {"learning_rate": learning_rate, "layer_decay": layer_decay, "ratios": HEAD}
     options |= {"least_steps": least_steps, "augment": "stronger"} | stage_options
     statistics = "calibrated" if calibrate and batch_norms(model) else "kept"
-    head = Stage("head", epochs[0], start="probe", statistics=statistics)
+    head = Stage("head", epochs[0], start="probe", statistics=statistics, safeguard=safeguard)
     tuned = _gradually(model, epochs[1], options) if unfreeze == "gradual" else [_stage(unfreeze, epochs[1], options)]
     tuned[-1] = dataclasses.replace(tuned[-1], safeguard=safeguard)
     return fates.check(model, "staged_fine_tuning", [head, *tuned])
@@ -123,7 +124,8 @@ def from_scratch(model: keras.Model, *, epochs: int = 30, learning_rate: float =
     """Trains the same architecture from random weights: what transfer has to beat.
 
     Worth its price once per task: where it wins beyond the noise, transfer is negative. Batch norms adapt, since random
-    features have no statistics worth keeping.
+    features have no statistics worth keeping. Pictures are augmented as strongly as for `kt.staged_fine_tuning`, so
+    that weights alone make the difference.
 
     Args:
         model: a classifier.
@@ -138,7 +140,8 @@ def from_scratch(model: keras.Model, *, epochs: int = 30, learning_rate: float =
     >>> kt.from_scratch(model, epochs=5).stages[0].start
     'random'
     """
-    options = {"learning_rate": learning_rate, "batch_norm": "adapt", "start": "random"} | stage_options
+    options = {"learning_rate": learning_rate, "batch_norm": "adapt", "start": "random", "augment": "stronger"}
+    options |= stage_options
     return fates.check(model, "from_scratch", [_stage("all", epochs, options, name="from scratch")])
 
 

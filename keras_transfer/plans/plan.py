@@ -63,7 +63,7 @@ class Stage:
             them on; a later stage with the same ones goes on with them.
         safeguard: end the stage between the weights that it began with and those that it reached, where validation
             says (WiSE-FT, Wortsman et al. 2022), and never below where it began. Without a validation split, three
-            quarters of the way.
+            quarters of the way. A head that trains alone is kept as it was trained, or put back.
         l2_sp: pull every pretrained weight that trains towards its value before `fit` began, biases and norms too: per
             step by `rate * l2_sp` of the distance (L2-SP, Li et al. 2018). Under AdamW a weight that is driven one way
             goes no further than about 1 / l2_sp, so that 10 to 100 is a pull that can be felt. What starts anew, head

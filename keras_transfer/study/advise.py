@@ -14,12 +14,14 @@ from keras_transfer.study import folds, prospects
 from keras_transfer.study.advice import Advice
 from keras_transfer.study.candidates import Candidate, candidates
 from keras_transfer.study.evidence import Built, Frozen, built, frozen
+from keras_transfer.study.folds import Sample
 from keras_transfer.study.pace import FEWEST_EPOCHS, Clock
-from keras_transfer.study.pitfalls import Pitfalls, counted_on, pitfalls
+from keras_transfer.study.pitfalls import Pitfalls, of_the_whole, pitfalls
 from keras_transfer.study.rules import METHODS, Rule, rules
 from keras_transfer.study.trials import Trial, run_trial
 
-# More examples than this change no order of bodies, and take the minutes that the trials need; fewer are not worth it.
+# More examples than this change no order of bodies, and take the minutes that the trials need; fewer are not worth it,
+# and each class is to be in each part of the cross-validation.
 MOST_EXAMPLES, FEWEST_EXAMPLES = 4_000, 200
 # Keras and scikit-learn take no larger seed, and the folds are drawn with this one and the two after it.
 MOST_SEED = 2**32 - 3
@@ -74,11 +76,10 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
     study = _Study(Clock(minutes), int(seed), verbose)
     models = study.built(candidates(splits, backbones, seed=study.seed), splits)
     some = study.sampled(splits, models)
-    bodies = study.features(models, some)
+    bodies = study.features(models, some.splits)
     found = study.pitfalls(bodies[0], some)
-    found = found and counted_on(found, splits)
-    charts = {body.name: study.chart(body, some, splits) for body in bodies}
-    return study.answer(bodies, charts, study.trials(bodies, some), found)
+    charts = {body.name: study.chart(body, some) for body in bodies}
+    return study.answer(bodies, charts, study.trials(bodies, some.splits), found)
 
 
 def _check(splits: Splits, minutes: float, seed: int) -> None:
@@ -140,14 +141,14 @@ class _Study:
             models.append(built(candidate, splits))
         return models
 
-    def sampled(self, splits: Splits, models: Sequence[Built]) -> Splits:
+    def sampled(self, splits: Splits, models: Sequence[Built]) -> Sample:
         """So many examples of each split that the features of all bodies fit into their share of the minutes."""
         each = sum(model.forward for model in models) * (1 + (splits.validation is not None))
         fit_in = int(FEATURES_SHARE * self.clock.seconds / each)
-        some = folds.sampled(splits, min(MOST_EXAMPLES, max(FEWEST_EXAMPLES, fit_in)), seed=self.seed)
-        for split, of_all in zip(some.all, splits.all, strict=True):
-            if len(split) < len(of_all):
-                self.not_reached.append(f"all of {split.name}: {len(split):,} of {len(of_all):,} examples were used")
+        fewest = max(FEWEST_EXAMPLES, folds.PARTS * len(splits.classes))
+        some = folds.sampled(splits, max(fewest, min(MOST_EXAMPLES, fit_in)), seed=self.seed)
+        for name, part in some.parts.items():
+            self.not_reached.append(f"all of {name}: {part} examples were used")
         return some
 
     def features(self, models: list[Built], splits: Splits) -> list[Frozen]:
@@ -165,9 +166,9 @@ class _Study:
             gc.collect()
         return sorted(found, key=lambda one: (-one.evidence.measures.accuracy, one.evidence.measures.log_loss))
 
-    def pitfalls(self, body: Frozen, splits: Splits) -> Pitfalls | None:
+    def pitfalls(self, body: Frozen, some: Sample) -> Pitfalls | None:
         """What is the matter with the data, as far as there is time to look."""
-        once = body.pace.forward * sum(map(len, splits.all))
+        once = body.pace.forward * sum(map(len, some.splits.all))
         if once > self.clock.left:
             self.not_reached.append("the pitfalls in the data: kt.pitfalls(splits, model) looks for them")
             return None
@@ -175,10 +176,12 @@ class _Study:
         if not flips:
             self.not_reached.append("near-duplicates that are mirrored")
         self.say("looking for pitfalls in the data")
-        return pitfalls(splits, body.candidate.model(), flips=flips, seed=self.seed)
+        found = pitfalls(some.splits, body.candidate.model(), flips=flips, seed=self.seed)
+        return of_the_whole(found, some)
 
-    def chart(self, body: Frozen, some: Splits, whole: Splits) -> list[Rule]:
+    def chart(self, body: Frozen, sample: Sample) -> list[Rule]:
         """What the flow chart says of a body on the whole data, from features of some of them."""
+        some, whole = sample.splits, sample.whole
         chance_level = max(some.train.counts.values()) / len(some.train)
         nearness = (body.evidence.measures.neighbours - chance_level) / (1 - chance_level)
         return rules(

@@ -1,6 +1,7 @@
 """Parts of the labelled data that take turns in being held out; the test split is never among them."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -78,15 +79,44 @@ def divided(splits: Splits, parts: Division) -> Splits:
     return rebuilt(splits, Divided(*(_labelled(splits, numbers, name) for name, numbers in names.items())))
 
 
-def sampled(splits: Splits, most: int, *, seed: int) -> Splits:
-    """The splits with so many examples at most in each, some of each class."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sample:
+    """Some of the data, and which of them they are.
+
+    Attributes:
+        splits: the examples that were drawn.
+        whole: all of the data.
+        numbers: of each split by its name: the number in the whole of each example that was drawn.
+    """
+
+    splits: Splits
+    whole: Splits
+    numbers: Mapping[str, np.ndarray]
+
+    def place(self, drawn: tuple[str, int]) -> tuple[str, int]:
+        """Where in the whole an example is: (split, number)."""
+        name, number = drawn
+        return name, int(self.numbers[name][number])
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """What was drawn of each split that is not there whole: `"200 of 890"` by its name."""
+        pairs = zip(self.splits.all, self.whole.all, strict=True)
+        return {of.name: f"{len(some):,} of {len(of):,}" for some, of in pairs if len(some) < len(of)}
+
+
+def sampled(splits: Splits, most: int, *, seed: int) -> Sample:
+    """So many examples at most of each split, the classes as often among them as among all, each at least once."""
+    numbers = {split.name: np.arange(len(split)) for split in splits.all}
     if max(map(len, splits.all)) <= most:
-        return splits
+        return Sample(splits, splits, numbers)
     parts = {split.name: split for split in splits.all}
     for name, split in parts.items():
         if len(split) > most:
-            parts[name] = _some(split, np.sort(_in_proportion(split.labels, most, seed)), name)
-    return rebuilt(splits, Divided(*map(parts.get, ("train", "validation", "test"))))
+            numbers[name] = np.sort(_in_proportion(split.labels, most, seed))
+            parts[name] = _some(split, numbers[name], name)
+    drawn = rebuilt(splits, Divided(*map(parts.get, ("train", "validation", "test"))))
+    return Sample(drawn, splits, numbers)
 
 
 def _in_proportion(labels: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -24,7 +24,14 @@ from keras_transfer.training.features import Cache, Keeping, features
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import linear_head
 from keras_transfer.training.objectives import objective_of
-from keras_transfer.training.stages import augmented_for, calibrate_statistics, default_views, fit_head, prepare
+from keras_transfer.training.stages import (
+    augmented_for,
+    calibrate_statistics,
+    default_views,
+    draw_at_start,
+    fit_head,
+    prepare,
+)
 
 FEWEST_STEPS = 10
 # The test ends where the loss has come to so many times its lowest, both smoothed over the steps before.
@@ -127,8 +134,9 @@ def find_learning_rate(
     Args:
         model: what is to be trained.
         splits: the data; the training examples alone are looked at.
-        plan: whose stage is tried; `kt.staged_fine_tuning(model)` if not given. The stages before it are not carried
-            out: where one of them starts from a probe or from random weights, so does the test.
+        plan: whose stage is tried; `kt.staged_fine_tuning(model)` if not given. The stages before it are not trained,
+            but begun: where one of them draws its weights, calibrates statistics or starts from a probe, so does the
+            test.
         stage: which stage of the plan, by name (its last if not given), or a stage of your own, without a plan.
         lowest: the first peak rate.
         highest: the last one.
@@ -158,11 +166,13 @@ def find_learning_rate(
     _check_rates(lowest, highest, steps)
     steps = int(steps)
     objective_of(splits).check(model, splits)
-    tried = _stage_of(model, plan, stage)
+    tried, before = _stage_of(model, plan, stage)
     if tried.is_from_probe:
         linear_head(model)  # or the reason why there is none
     with as_it_was(model):
-        losses = _losses(model, splits, tried, Rise(lowest, highest, steps=steps), seed, precision, Keeping(cache))
+        losses = _losses(
+            model, splits, tried, before, Rise(lowest, highest, steps=steps), seed, precision, Keeping(cache)
+        )
     if len(losses) < FEWEST_STEPS // 2:
         raise ValueError(
             explain(
@@ -225,13 +235,23 @@ class _UntilDiverged(keras.callbacks.Callback):
 
 
 def _losses(
-    model: keras.Model, splits: Splits, stage: Stage, rise: Rise, seed: int, precision: str | None, keeping: Keeping
+    model: keras.Model,
+    splits: Splits,
+    stage: Stage,
+    before: Sequence[Stage],
+    rise: Rise,
+    seed: int,
+    precision: str | None,
+    keeping: Keeping,
 ) -> list[float]:
     """The loss of each step at rising rates; the model is left wherever that leads."""
     objective, start = objective_of(splits), pretrained(model) if stage.l2_sp else {}
     splits = augmented_for(stage, splits)
     epochs = -(-rise.steps // splits.steps_per_epoch(model))
     state.seed(model, seed)
+    for earlier in before:
+        draw_at_start(model, earlier, seed=seed)
+        calibrate_statistics(model, earlier, splits, seed=seed, verbose=False)
     stage_fates = prepare(model, stage, fates(model, stage), seed=seed, verbose=False)
     calibrate_statistics(model, stage, splits, seed=seed, verbose=False)
     keeping = keeping.with_views(default_views(splits, stage_fates))
@@ -284,8 +304,8 @@ def _judged(stage: str, rates: Sequence[float], losses: Sequence[float], diverge
     )
 
 
-def _stage_of(model: keras.Model, plan: Plan | None, stage: Stage | str | None) -> Stage:
-    """The stage to be tried, with the start that it has within its plan."""
+def _stage_of(model: keras.Model, plan: Plan | None, stage: Stage | str | None) -> tuple[Stage, Sequence[Stage]]:
+    """The stage to be tried, with the start that it has within its plan, and those before it."""
     if isinstance(stage, Stage):
         if plan is not None:
             raise ValueError(
@@ -295,7 +315,7 @@ def _stage_of(model: keras.Model, plan: Plan | None, stage: Stage | str | None) 
                     to_mend="leave the plan out, or name a stage of it",
                 )
             )
-        return dataclasses.replace(stage, ema=None)
+        return dataclasses.replace(stage, ema=None), ()
     plan = staged_fine_tuning(model) if plan is None else plan
     names = [each.name for each in plan]
     if stage is not None and stage not in names:
@@ -308,8 +328,11 @@ def _stage_of(model: keras.Model, plan: Plan | None, stage: Stage | str | None) 
             )
         )
     place = len(names) - 1 if stage is None else names.index(stage)
-    starts = [each.start for each in plan.stages[: place + 1] if each.start != "pretrained"]
-    return dataclasses.replace(plan.stages[place], ema=None, start=starts[-1] if starts else "pretrained")
+    before, tried = plan.stages[:place], plan.stages[place]
+    # A head that was fitted before all weights were drawn is gone.
+    start = next((each.start for each in (tried, *reversed(before)) if each.start != "pretrained"), "pretrained")
+    fitted = start if tried.start == "random" or start != "random" else "pretrained"
+    return dataclasses.replace(tried, ema=None, start=fitted), before
 
 
 def _check_rates(lowest: float, highest: float, steps: int) -> None:

@@ -147,6 +147,23 @@ def near_duplicates(splits: Splits, model: keras.Model, *, flips: bool = True) -
     return sorted(found.values(), key=lambda pair: -pair.look)
 
 
+def copies(splits: Splits) -> list[Pair]:
+    """Examples that are there twice to the byte, each with the first of its kind: known without a feature.
+
+    Example:
+
+    >>> import keras_transfer as kt
+    >>> x = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), "uint8")
+    >>> splits = kt.data.images({"train": (x, [0, 1] * 3), "test": (x[4:], [0, 1])}, batch_size=4, validation=0)
+    >>> [(pair.one, pair.other, pair.same_label) for pair in copies(splits)]
+    [(('train', 4), ('test', 0), True), (('train', 5), ('test', 1), True)]
+    """
+    places = [(split, number) for split in splits.all for number in range(len(split))]
+    first: dict[bytes, int] = {}
+    found = [(first.setdefault(split.digests[number], at), at) for at, (split, number) in enumerate(places)]
+    return [_pair(places, key, 1.0, 1.0, False) for key in found if key[0] < key[1]]
+
+
 def _mirrored_features(splits: Splits, model: keras.Model) -> np.ndarray:
     def mirrored(split: Split | None) -> Split | None:
         if split is None:

@@ -16,7 +16,8 @@ from keras_transfer.evaluation.formatting import LINE_WIDTH, percent
 from keras_transfer.study import intervals
 from keras_transfer.study.domain_shift import Shift, shifts_among
 from keras_transfer.study.embedding import features_of
-from keras_transfer.study.near_duplicates import Pair, near_duplicates
+from keras_transfer.study.folds import Sample
+from keras_transfer.study.near_duplicates import Pair, copies, near_duplicates
 from keras_transfer.study.wrong_labels import Suspect, wrong_labels
 
 # Training examples of a class below which nothing that is measured of it can be trusted.
@@ -193,10 +194,27 @@ def pitfalls(
     return Pitfalls(tuple(checks), tuple(pairs), tuple(suspects), tuple(shifts), splits)
 
 
-def counted_on(found: Pitfalls, whole: Splits) -> Pitfalls:
-    """What was found in some of the data, with all that labels alone say counted on the whole of them."""
-    counted = _counted(whole)
-    return dataclasses.replace(found, checks=(*counted, *found.checks[len(counted) :]))
+def of_the_whole(found: Pitfalls, sample: Sample) -> Pitfalls:
+    """What was found in some of the data, said of the whole of them.
+
+    Examples have their numbers in the whole; what labels alone say, and which examples are there twice to the byte, is
+    counted on all; of the rest it is said among how many it was looked for.
+    """
+    if not sample.parts:
+        return found
+    moved = [dataclasses.replace(p, one=sample.place(p.one), other=sample.place(p.other)) for p in found.pairs]
+    known = {(pair.one, pair.other) for pair in moved}
+    moved += [pair for pair in copies(sample.whole) if (pair.one, pair.other) not in known]
+    pairs = sorted(moved, key=lambda pair: -pair.look)
+    suspects = [dataclasses.replace(suspect, place=sample.place(suspect.place)) for suspect in found.suspects]
+    among = "; looked for among " + ", ".join(f"{part} of {name}" for name, part in sample.parts.items())
+    checks = [
+        *_counted(sample.whole),
+        *_doubles(pairs, among + ", copies to the byte among all"),
+        _labels(sample.splits, suspects, among),
+        *map(_shift, found.shifts),
+    ]
+    return Pitfalls(tuple(checks), tuple(pairs), tuple(suspects), found.shifts, sample.whole)
 
 
 def _counted(splits: Splits) -> list[Pitfall]:
@@ -233,7 +251,7 @@ def _imbalance(splits: Splits) -> Pitfall:
     return Pitfall("imbalance", ratio > UNEVEN, figure, mend)
 
 
-def _doubles(pairs: list[Pair]) -> list[Pitfall]:
+def _doubles(pairs: list[Pair], among: str = "") -> list[Pitfall]:
     between = [pair for pair in pairs if pair.is_between_splits]
     within = [pair for pair in pairs if pair.one[0] == pair.other[0] == "train"]
     where = ", ".join(sorted({f"{pair.one[0]} and {pair.other[0]}" for pair in between}))
@@ -246,13 +264,13 @@ def _doubles(pairs: list[Pair]) -> list[Pitfall]:
         Pitfall(
             "near-duplicates between splits",
             bool(between),
-            figure,
+            figure + among,
             "What is measured there flatters the model: take them out of one of the two",
         ),
         Pitfall(
             "near-duplicates within train",
             bool(within),
-            _pairs(within) + (f", {disagree} of them with two labels" if disagree else ""),
+            _pairs(within) + (f", {disagree} of them with two labels" if disagree else "") + among,
             "They count twice, and cross-validation flatters: keep one of each",
         ),
     ]
@@ -262,13 +280,13 @@ def _pairs(pairs: list[Pair]) -> str:
     return f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'}"
 
 
-def _labels(splits: Splits, suspects: list[Suspect]) -> Pitfall:
+def _labels(splits: Splits, suspects: list[Suspect], among: str = "") -> Pitfall:
     total = sum(len(split) for split in (splits.train, splits.validation) if split is not None)
     figure = f"{len(suspects)} of {total} ({percent(len(suspects) / total)})"
     if suspects:
         first = suspects[0]
         figure += f"; the surest is {first.place[0]} #{first.place[1]}, {first.label!r}, like {first.looks_like!r}"
-    return Pitfall("labels that look wrong", bool(suspects), figure, "Look at them: `plot` draws them")
+    return Pitfall("labels that look wrong", bool(suspects), figure + among, "Look at them: `plot` draws them")
 
 
 def _shift(shift: Shift) -> Pitfall:

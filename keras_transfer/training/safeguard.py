@@ -1,7 +1,7 @@
 """How far to go from the weights that a stage began with to those it ended with: as far as validation says."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import keras
@@ -13,11 +13,13 @@ from keras_transfer.data.splits import Batches
 from keras_transfer.evaluation.formatting import percent
 from keras_transfer.evaluation.prediction import predict_split
 
-SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-# What is believed of a share before validation is asked. On three folds of the training pictures of the four shared
-# sets accuracy was highest between 0.7 and 0.9 of the way: in the mean of the four by three points above that of share
-# 0, one and a half above the middle, and half a point above share 1. The two ends are possible, and need evidence.
-BELIEFS = (0.01, 0.04, 0.1, 0.2, 0.4, 0.25)
+# The shares that validation is asked about, and what is believed of each beforehand. On three folds of the training
+# pictures of the four shared sets accuracy was highest between 0.7 and 0.9 of the way: in the mean of the four by three
+# points above that of share 0, one and a half above the middle, and half a point above share 1. The two ends are
+# possible, and need evidence.
+BELIEFS = {0.0: 0.01, 0.2: 0.04, 0.4: 0.1, 0.6: 0.2, 0.8: 0.4, 1.0: 0.25}
+# A head alone cannot lose what the body knows, and its loss is convex: what it has learnt is kept, unless it is worse.
+OF_HEAD = {0.0: 0.0, 1.0: 1.0}
 # Sixteen times as sure as the model is of itself, to sixteen times less.
 TEMPERATURES = 2.0 ** np.linspace(-4, 4, 81)
 
@@ -65,7 +67,9 @@ class Interpolation:
         )
 
 
-def safeguard(model: keras.Model, splits: Batches, before: Sequence[np.ndarray]) -> Interpolation:
+def safeguard(
+    model: keras.Model, splits: Batches, before: Sequence[np.ndarray], *, beliefs: Mapping[float, float] = BELIEFS
+) -> Interpolation:
     """Puts the model between what it was before a stage and what it is, where validation likes it best.
 
     Between a linear probe and the weights that were fine-tuned from it the loss has no barrier, and somewhere in
@@ -83,19 +87,21 @@ def safeguard(model: keras.Model, splits: Batches, before: Sequence[np.ndarray])
         model: as the stage left it, compiled.
         splits: the data, with or without a validation split.
         before: `state.values(model)` from before the stage.
+        beliefs: the shares that are tried, 0 and 1 among them, and what is believed of each beforehand.
 
     Returns:
         The share, and what validation said.
     """
-    way = _way(model, before)
+    way, prior = _way(model, before), np.array([*beliefs.values()])
     if not splits.validation:
-        share = _mean(BELIEFS)
+        share = _mean(beliefs, prior)
         _move(way, share)
         return Interpolation(share, ())
-    measured = [_measure(model, splits, way, share) for share in SHARES]
+    measured = [_measure(model, splits, way, share) for share in beliefs]
     losses = np.array([point.loss for point in measured])
-    likelihood = np.exp(-len(splits.validation) * (losses - losses.min()))
-    share = _mean(likelihood * BELIEFS)
+    # Of those that are believed in at all, so that the likelihood of one of them is 1.
+    likelihood = np.exp(-len(splits.validation) * (losses - losses[prior > 0].min()))
+    share = _mean(beliefs, np.where(prior > 0, likelihood, 0.0) * prior)
     chosen = _measure(model, splits, way, share)
     if chosen.accuracy < measured[0].accuracy:
         chosen = max(measured, key=lambda point: (point.accuracy, -point.loss))
@@ -104,13 +110,13 @@ def safeguard(model: keras.Model, splits: Batches, before: Sequence[np.ndarray])
     return Interpolation(chosen.share, tuple(path))
 
 
-def _mean(belief: Sequence[float]) -> float:
-    """The mean share under weights that need not sum to 1.
+def _mean(shares: Iterable[float], weights: Sequence[float]) -> float:
+    """The mean of shares under weights that need not sum to 1.
 
-    >>> round(_mean(BELIEFS), 3)
+    >>> round(_mean(BELIEFS, [*BELIEFS.values()]), 3)
     0.738
     """
-    return float(np.dot(belief, SHARES) / np.sum(belief))
+    return float(np.dot(weights, [*shares]) / np.sum(weights))
 
 
 # A variable, and its values before and after the stage.

@@ -24,7 +24,7 @@ from keras_transfer.training.features import features
 from keras_transfer.training.initial_weights import draw_anew
 from keras_transfer.training.job import Done, Job, at_stage
 from keras_transfer.training.linear_probe import start_from_probe
-from keras_transfer.training.safeguard import safeguard
+from keras_transfer.training.safeguard import BELIEFS, OF_HEAD, Interpolation, safeguard
 from keras_transfer.training.snapshot import Outset, Snapshot
 
 # Of the steps of an epoch, if their number can be divided so; not in short stages, where tracing them takes longer.
@@ -86,7 +86,7 @@ class StageInTraining:
                 outset = begun.training.outset
             self._train(outset, started)
             found = audit(model, stage, self._fates, outset.before)
-            interpolation = safeguard(model, self.batches, outset.before) if stage.safeguard else None
+            interpolation = self._safeguarded(outset) if stage.safeguard else None
             self.audit = dataclasses.replace(found, interpolation=interpolation, calibration=calibration)
         if stage.safeguard and settings.verbose:
             print(interpolation)
@@ -111,6 +111,10 @@ class StageInTraining:
             verbose=settings.verbose,
         )
         return found or splits
+
+    def _safeguarded(self, outset: Outset) -> Interpolation:
+        beliefs = OF_HEAD if only_head_trains(self._fates) else BELIEFS
+        return safeguard(self._job.model, self.batches, outset.before, beliefs=beliefs)
 
     @property
     def _steps(self) -> int:
@@ -212,8 +216,12 @@ def augmented_for(stage: Stage, splits: Splits) -> Splits:
 def default_views(splits: Splits, stage_fates: Sequence[Fate]) -> int:
     """How many augmented versions of each example a stage keeps where nobody has said."""
     # Measured: under light augmentation a head alone is none the better for it, and four versions do for the rest.
-    only_head_trains = all(fate.frozen for fate in stage_fates[:-1])
-    return 0 if only_head_trains and getattr(splits, "augment", None) == "light" else 4
+    return 0 if only_head_trains(stage_fates) and getattr(splits, "augment", None) == "light" else 4
+
+
+def only_head_trains(stage_fates: Sequence[Fate]) -> bool:
+    """Whether all below the topmost block is frozen."""
+    return all(fate.frozen for fate in stage_fates[:-1])
 
 
 def prepare(
@@ -225,8 +233,7 @@ def prepare(
     Returns:
         The fates, of blocks that now hold the adapters as well.
     """
-    if stage.start == "random":
-        draw_anew(model, seed)
+    draw_at_start(model, stage, seed=seed)
     if stage.adapters is None:
         wake(model, stage, stage_fates)
         return stage_fates
@@ -238,6 +245,12 @@ def prepare(
     awake_layers = [layer for fate in stage_fates if not fate.frozen for layer in fate.block.layers]
     freezing.follow_training(model, awake_layers)
     return stage_fates
+
+
+def draw_at_start(model: keras.Model, stage: Stage, *, seed: int) -> None:
+    """Draws all weights anew, if the stage starts from random ones."""
+    if stage.start == "random":
+        draw_anew(model, seed)
 
 
 def calibrate_statistics(

@@ -143,18 +143,23 @@ def test_a_handful_of_examples_is_not_divided():
 
 def test_of_much_data_a_part_with_every_class_is_taken():
     splits = dark_and_light(60, batch_size=8, validation=0.25)
-    some = folds.sampled(splits, 12, seed=0)
+    sample = folds.sampled(splits, 12, seed=0)
+    some = sample.splits
     assert [len(split) for split in some.all] == [12, 12]
+    for split, whole in zip(some.all, splits.all, strict=True):
+        numbers = [sample.place((split.name, number))[1] for number in range(12)]
+        assert [whole.digests[number] for number in numbers] == split.digests
+    assert sample.parts == {"train": "12 of 45", "validation": "12 of 15"}
     assert min(some.train.counts.values()) >= 1
     assert set(some.train.digests) <= set(splits.train.digests)
-    assert folds.sampled(splits, 60, seed=0) is splits
+    assert folds.sampled(splits, 60, seed=0).splits is splits
 
 
 def test_of_much_data_the_part_has_the_classes_in_their_proportion():
     labels = np.repeat(["many", "few"], [90, 30])
     pictures = np.random.default_rng(0).integers(0, 256, (120, 8, 8, 3), "uint8")
     splits = kt.data.images((pictures, labels), batch_size=8, validation=0, augment="none")
-    assert folds.sampled(splits, 40, seed=0).train.counts == {"few": 10, "many": 30}
+    assert folds.sampled(splits, 40, seed=0).splits.train.counts == {"few": 10, "many": 30}
 
 
 def test_the_flow_chart_goes_by_the_whole_data_although_some_of_them_are_looked_at(monkeypatch):

@@ -8,9 +8,12 @@ from vocabularies import word_pieces
 
 import keras_transfer as kt
 from keras_transfer import state
+from keras_transfer.backbones.freezing import batch_norms
 from keras_transfer.study import learning_rate
 from keras_transfer.study.learning_rate import Rise
+from keras_transfer.study.put_back import as_it_was
 from keras_transfer.study.smoothing import smooth, width
+from keras_transfer.training.calibration import calibrate
 
 both_backends = pytest.mark.both_backends
 
@@ -126,6 +129,62 @@ def test_by_default_it_is_the_last_stage_of_staged_fine_tuning_from_a_probe(monk
         ("all", "probe", None),
         ("top:1", "pretrained", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        pytest.param({"start": "probe", "statistics": "calibrated"}, {}, id="before the default's last stage"),
+        pytest.param({"statistics": "calibrated"}, {"adapters": kt.LoRA(rank=2, targets="block3_conv")}, id="adapters"),
+    ],
+)
+def test_statistics_are_calibrated_where_an_earlier_stage_does(earlier, later, monkeypatch):
+    """Random weights normalise by the statistics of nothing, so that any data are another domain to them."""
+    model, data = _pictures()
+    own = state.values_of([layer.moving_variance for layer in batch_norms(model)])
+    with as_it_was(model):
+        calibrate(model, data, seed=3)
+        expected = state.values_of([layer.moving_variance for layer in batch_norms(model)])
+    assert not np.allclose(expected[0], own[0])
+    seen = []
+    whole = learning_rate.compilation.optimizer
+
+    def look(*args, **options):
+        seen.append(state.values_of([layer.moving_variance for layer in batch_norms(model)]))
+        return whole(*args, **options)
+
+    monkeypatch.setattr(learning_rate.compilation, "optimizer", look)
+    plan = kt.Plan([kt.Stage("head", 1, **earlier), kt.Stage("all" if not later else "head", 1, name="next", **later)])
+    _find(model, data, plan=plan, seed=3)
+    for found, value in zip(seen[0], expected, strict=True):
+        np.testing.assert_array_equal(found, value)
+
+
+@pytest.mark.parametrize(
+    ("starts", "begins", "is_drawn"),
+    [
+        (("probe", "pretrained"), "probe", False),
+        (("random", "pretrained"), "pretrained", True),
+        (("random", "probe", "pretrained"), "probe", True),
+        (("probe", "random", "pretrained"), "pretrained", True),
+        (("probe", "random"), "random", True),
+    ],
+)
+def test_a_stage_begins_with_what_its_plan_has_made_of_the_weights(starts, begins, is_drawn, monkeypatch):
+    model, data = _pictures()
+    body = model.get_layer("residual").get_layer("block1_conv").kernel
+    own, seen = np.asarray(body), []
+    whole = learning_rate.prepare
+
+    def look(of, stage, *args, **options):
+        found = whole(of, stage, *args, **options)
+        seen.append((stage.start, not np.array_equal(np.asarray(body), own)))
+        return found
+
+    monkeypatch.setattr(learning_rate, "prepare", look)
+    plan = kt.Plan([kt.Stage("all", 1, name=str(number), start=start) for number, start in enumerate(starts)])
+    _find(model, data, plan=plan, seed=3)
+    assert seen == [(begins, is_drawn)]
 
 
 @both_backends

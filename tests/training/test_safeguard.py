@@ -10,8 +10,10 @@ from scipy.special import softmax
 import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.evaluation.prediction import predict_split
+from keras_transfer.training import stages
 from keras_transfer.training.audit import Audit
-from keras_transfer.training.safeguard import BELIEFS, SHARES, calibrated_loss, safeguard
+from keras_transfer.training.linear_probe import start_from_probe
+from keras_transfer.training.safeguard import BELIEFS, OF_HEAD, calibrated_loss, safeguard
 
 both_backends = pytest.mark.both_backends
 
@@ -92,9 +94,9 @@ def test_the_share_is_the_mean_of_the_shares_weighed_by_belief_and_likelihood():
     generator = np.random.default_rng(3)
     before = _trained_from(model, generator.normal(size=model.get_layer("head").kernel.shape) * 0.05)
     found = safeguard(model, splits, before)
-    losses = np.array([point.loss for point in found.path if point.share in SHARES])
-    weights = np.array(BELIEFS) * np.exp(-len(splits.validation) * losses)
-    assert found.share == pytest.approx(float(weights @ np.array(SHARES) / weights.sum()), abs=1e-6)
+    losses = np.array([point.loss for point in found.path if point.share in BELIEFS])
+    weights = np.array([*BELIEFS.values()]) * np.exp(-len(splits.validation) * losses)
+    assert found.share == pytest.approx(float(weights @ np.array([*BELIEFS]) / weights.sum()), abs=1e-6)
     assert 0.2 < found.share < 0.8  # the two ends are about as good as each other
 
 
@@ -109,20 +111,58 @@ def test_what_the_stage_did_not_touch_keeps_its_bits():
             np.testing.assert_array_equal(variable.numpy(), old, err_msg=identity.path)
 
 
-def test_staged_fine_tuning_is_never_below_its_own_head_stage_on_validation():
+@both_backends
+@pytest.mark.parametrize(("change", "share"), [(-9.0, 0.0), (0.5, 1.0)])
+def test_a_head_alone_is_put_back_where_it_got_worse_and_kept_whole_elsewhere(change, share):
+    splits = dark_and_light(96)
+    model = classifier()
+    good, head = _good_kernel(model, splits), model.get_layer("head")
+    before = _trained_from(model, change * good, change * np.asarray(head.bias))
+    ends = {0.0: before, 1.0: state.values(model)}
+    found = safeguard(model, splits, before, beliefs=OF_HEAD)
+    assert [point.share for point in found.path] == [0.0, 1.0]
+    for value, expected in zip(state.values(model), ends[found.share], strict=True):
+        np.testing.assert_array_equal(value, expected)
+    assert found.share == share
+
+
+def test_staged_fine_tuning_is_never_below_its_own_linear_probe_on_validation(monkeypatch):
+    """The probe, its head stage and the end of the last stage are steps that none goes down."""
     splits = dark_and_light(48)
     model = classifier()
-    run = kt.fit(model, splits, kt.staged_fine_tuning(model, epochs=(1, 2), learning_rate=0.5), verbose=False)
-    found = run.audits[-1].interpolation
-    at = {point.share: point.accuracy for point in found.path}
-    assert at[found.share] >= at[0]
-    assert kt.evaluate(model, splits, "validation").accuracy == pytest.approx(at[found.share])
+    probes = []
+
+    def look(of, batches, **options):
+        start_from_probe(of, batches, **options)
+        said = predict_split(of, batches, splits.validation).argmax(axis=1)
+        probes.append(float(np.mean(said == splits.validation.labels)))
+
+    monkeypatch.setattr(stages, "start_from_probe", look)
+    plan = kt.staged_fine_tuning(model, epochs=(1, 2), learning_rate=0.5)
+    run = kt.fit(model, splits, plan, callbacks=[_Negated()], verbose=False)
+    of_head, of_all = ({p.share: p.accuracy for p in audit.interpolation.path} for audit in run.audits)
+    assert probes == [of_head[0.0]]
+    assert of_head[1.0] < 0.5 < of_head[0.0], "the head is to get worse here"
+    assert run.audits[0].interpolation.share == 0.0
+    assert of_all[0.0] == probes[0]
+    assert of_all[run.audits[1].interpolation.share] >= of_all[0.0]
+    ended = of_all[run.audits[1].interpolation.share]
+    assert kt.evaluate(model, splits, "validation").accuracy == pytest.approx(ended)
+
+
+class _Negated(keras.callbacks.Callback):
+    """Turns the head round at the end of the first epoch, so that it says the contrary."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 0:
+            for variable in self.model.get_layer("head").trainable_variables:
+                variable.assign(-variable)
 
 
 def test_without_a_validation_split_three_quarters_of_the_way_are_kept_and_said(capsys):
     splits = dark_and_light(24, validation=0.0)
     model = classifier()
-    kernel = model.get_layer("head").kernel
+    kernel = model.get_layer("residual").get_layer("block3_conv").kernel
     before = np.asarray(kernel)
     reached = []
 
@@ -130,12 +170,18 @@ def test_without_a_validation_split_three_quarters_of_the_way_are_kept_and_said(
         def on_epoch_end(self, epoch, logs=None):
             reached.append(np.asarray(kernel))
 
-    run = kt.fit(model, splits, kt.Plan([kt.Stage("head", 1, safeguard=True)]), callbacks=[Watch()])
-    found = run.audits[-1].interpolation
-    assert found.share == pytest.approx(np.dot(SHARES, BELIEFS))
+    run = kt.fit(
+        model,
+        splits,
+        kt.Plan([kt.Stage("top:1", 1, safeguard=True), kt.Stage("head", 1, safeguard=True)]),
+        callbacks=[Watch()],
+    )
+    found = run.audits[0].interpolation
+    assert found.share == pytest.approx(sum(share * belief for share, belief in BELIEFS.items()))
     assert found.path == ()
-    expected = (1 - found.share) * before + found.share * reached[-1]
+    expected = (1 - found.share) * before + found.share * reached[0]
     np.testing.assert_allclose(np.asarray(kernel), expected, rtol=1e-4, atol=1e-6)
-    assert not np.allclose(before, reached[-1], rtol=1e-5)
+    assert not np.allclose(before, reached[0], rtol=1e-5)
     assert "0.74 of the way was kept, for want of a validation split" in capsys.readouterr().out
-    assert Audit.from_dict(json.loads(json.dumps(dataclasses.asdict(run.audits[-1])))).interpolation == found
+    assert Audit.from_dict(json.loads(json.dumps(dataclasses.asdict(run.audits[0])))).interpolation == found
+    assert run.audits[1].interpolation.share == 1.0, "a head alone is kept as it was trained"

@@ -126,7 +126,7 @@ def adapt(
     labels, classes = source.train.labels, source.classes
     notes = adaptation.notes(adaptation.shares(labels, len(classes)), after.shares, classes, len(target.train))
     notes += adaptation.still_apart(before.gap, after.gap)
-    notes += adaptation.fall(before.source_accuracy, after.source_accuracy)
+    notes += adaptation.fall(before.source_accuracy, after.source_accuracy, method)
     return Adaptation(method, model, tuple(job.steps), before, after, labels, classes, seed, history, notes)
 
 
@@ -251,6 +251,7 @@ def _checked(
     fates(model, stage)
     _check("stage.adapters", stage.adapters, stage.adapters is None, "none")
     _check("stage.patience", stage.patience, stage.patience is None, "None: nothing is chosen, for want of labels")
+    _check("stage.statistics", stage.statistics, stage.statistics == "kept", "'kept': what they are is the method's")
     _check("stage.safeguard", stage.safeguard, not stage.safeguard, "False: nothing is chosen, for want of labels")
     _check("stage.start", stage.start, stage.start == "pretrained", "'pretrained': how it starts, `head` says")
     return stage

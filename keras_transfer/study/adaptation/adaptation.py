@@ -242,19 +242,25 @@ and the model may be worse on the target than it was
     )
 
 
-def fall(before: float | None, after: float | None) -> tuple[str, ...]:
+def fall(before: float | None, after: float | None, method: str) -> tuple[str, ...]:
     """What is to be said where the source's validation accuracy fell.
 
     Example:
 
-    >>> fall(0.79, 0.78), fall(None, None)
+    >>> fall(0.79, 0.78, "coral"), fall(None, None, "coral")
     ((), ())
-    >>> print(*fall(0.79, 0.70))
+    >>> print(*fall(0.79, 0.70, "coral"))
     on the source's validation split the accuracy fell from 79.0 % to 70.0 %: a lower `weight` would keep more of it
+    >>> print(*fall(0.79, 0.70, "statistics"))
+    on the source's validation split the accuracy fell from 79.0 % to 70.0 %: batch norms that normalise by the \
+source's own training examples lose that much; align="features" leaves them as they were
     """
     if before is None or after is None or before - after <= FALL:
         return ()
-    return (
-        f"on the source's validation split the accuracy fell from {percent(before)} to {percent(after)}: a lower "
-        "`weight` would keep more of it",
-    )
+    why = "a lower `weight` would keep more of it"
+    if method == "statistics":  # which has no weight, and where features alone are aligned nothing falls
+        why = (
+            "batch norms that normalise by the source's own training examples lose that much; "
+            'align="features" leaves them as they were'
+        )
+    return (f"on the source's validation split the accuracy fell from {percent(before)} to {percent(after)}: {why}",)
