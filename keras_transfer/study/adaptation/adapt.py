@@ -3,15 +3,16 @@
 import math
 import numbers
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
 import numpy as np
 
+from keras_transfer import state
 from keras_transfer.backbones.cut import InputsOf
 from keras_transfer.backbones.freezing import batch_norms
-from keras_transfer.data.splits import Splits
+from keras_transfer.data.splits import Split, Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.fates import fates
 from keras_transfer.plans.plan import Plan, Stage
@@ -21,7 +22,8 @@ from keras_transfer.study.adaptation.adversarial import DomainAdversary
 from keras_transfer.study.adaptation.alignment import alignment, fold, lowest_of_head
 from keras_transfer.study.adaptation.coral import Coral
 from keras_transfer.study.adaptation.domains import without_labels
-from keras_transfer.training.batch_statistics import re_estimate
+from keras_transfer.study.adaptation.measures import Gap, gap, halves, mean_gap
+from keras_transfer.training.batch_statistics import in_batches, inputs_of, move_statistics, re_estimate
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import start_from_probe
 from keras_transfer.training.objectives import Classification
@@ -109,7 +111,8 @@ def adapt(
     pulled_to = pretrained(model) if stage and stage.l2_sp else {}
     job.fit_head("the head is fitted to the source's features")
     features = job.features("source"), job.features("target")
-    before = adaptation.look(model, target, features, adaptation.accuracy(model, source), seed=seed)
+    accuracy, between = adaptation.accuracy(model, source), job.gap(features, follows=False, folds=False)
+    before = adaptation.look(model, target, features, between, accuracy, seed=seed)
     if follows and job.fits_head:
         job.take_statistics("source")
         job.fit_head("the head is fitted to them")
@@ -119,10 +122,11 @@ def adapt(
     accuracy, on_source = adaptation.accuracy(model, source), job.features("source")
     if follows:
         job.take_statistics("target")
-    on_target = job.features("target")
+    features = on_source, job.features("target")
+    between = job.gap(features, follows=follows, folds=folds)
     if folds:
-        on_target = job.fold(on_source, on_target)
-    after = adaptation.look(model, target, (on_source, on_target), accuracy, seed=seed)
+        features = on_source, job.fold(*features)
+    after = adaptation.look(model, target, features, between, accuracy, seed=seed)
     labels, classes = source.train.labels, source.classes
     notes = adaptation.notes(adaptation.shares(labels, len(classes)), after.shares, classes, len(target.train))
     notes += adaptation.still_apart(before.gap, after.gap)
@@ -151,13 +155,14 @@ class _Job:
             start_from_probe(self.model, self.domains["source"], seed=self._seed)
             self.say(step)
 
-    def features(self, domain: str) -> np.ndarray:
-        """What the head reads of each training example, shape (examples, features), in their order."""
+    def features(self, domain: str, rows: np.ndarray | None = None) -> np.ndarray:
+        """What the head reads of training examples, of all or some, shape (examples, features), in their order."""
         splits = self.domains[domain]
-        batches = splits.evaluation_batches(splits.train, self.model, in_order=False)
+        read = splits.train if rows is None else _part(splits.train, rows)
+        batches = splits.evaluation_batches(read, self.model, in_order=False)
         made = np.asarray(self._read_by_head.predict(batches, verbose=0), "float32")
         found = np.empty_like(made)
-        found[splits.evaluation_order(splits.train, self.model)] = made
+        found[splits.evaluation_order(read, self.model)] = made
         return found
 
     def take_statistics(self, domain: str, *, say: bool = True) -> None:
@@ -177,12 +182,61 @@ class _Job:
         options = {"pretrained": pulled_to, "seed": self._seed, "verbose": self._verbose}
         return pairs.train(self.model, penalty, source, target, stage, **options)
 
+    def gap(self, features: tuple[np.ndarray, np.ndarray], *, follows: bool, folds: bool) -> Gap:
+        """What lies between the domains, each half of the examples under statistics that were taken of the others.
+
+        Where a part is judged by statistics that it had a part in, the rest differs from it the other way round, and a
+        classifier that was fitted to the rest is wrong more often than a guess: that would be no distance at all.
+
+        Args:
+            features: all that the head reads of source and target, as the model is.
+            follows: whether batch norms take each domain's statistics.
+            folds: whether the target's features are given those of the source.
+        """
+        found = []
+        for judged in zip(*(halves(len(domain.train), self._seed) for domain in self.domains.values()), strict=True):
+            others = [np.setdiff1d(np.arange(len(of)), rows) for of, rows in zip(features, judged, strict=True)]
+            if follows:
+                of_judged, of_others = self._under_statistics_of(others, judged, folds)
+            else:
+                of_judged, of_others = (
+                    [of[part] for of, part in zip(features, rows, strict=True)] for rows in (judged, others)
+                )
+            source, target = of_judged
+            if folds:
+                scale, shift = alignment(*of_others)
+                target = target * scale + shift
+            found.append(gap(source, target, seed=self._seed))
+        return mean_gap(found)
+
+    def _under_statistics_of(
+        self, taken: Sequence[np.ndarray], judged: Sequence[np.ndarray], both: bool
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The features of both domains' examples that are judged, each domain under the statistics of those that are
+        taken; likewise of the latter, if `both` are asked for. The model's own statistics stay."""
+        statistics = [each for layer in batch_norms(self.model) for each in (layer.moving_mean, layer.moving_variance)]
+        before, of_judged, of_taken = state.values_of(statistics), [], []
+        for (name, domain), fitted, rows in zip(self.domains.items(), taken, judged, strict=True):
+            parts = in_batches(np.random.default_rng(self._seed).permutation(fitted))
+            move_statistics(self.model, (inputs_of(self.model, domain, part) for part in parts))
+            of_judged.append(self.features(name, rows))
+            of_taken += [self.features(name, fitted)] if both else []
+            state.assign_to(statistics, before, noun="statistics")
+        return of_judged, of_taken
+
     def fold(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """The target's features as the head reads them from now on."""
         scale, shift = alignment(source, target)
         fold(self.model, scale, shift)
         self.say(f"the target's {len(scale)} features have the source's mean and spread, by the head's kernel and bias")
         return target * scale + shift
+
+
+def _part(split: Split, rows: np.ndarray) -> Split:
+    """Some examples of a split, with the labels that it has, which need not be those of its examples."""
+    part = Split(split.name, split.examples.select(rows), split.classes, [split.digests[row] for row in rows])
+    part.labels = split.labels[rows]
+    return part
 
 
 def _penalty(

@@ -13,7 +13,7 @@ from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 from keras_transfer.evaluation.formatting import percent, table
 from keras_transfer.evaluation.prediction import predict_split
-from keras_transfer.study.adaptation.measures import Gap, gap, some
+from keras_transfer.study.adaptation.measures import Gap, some
 from keras_transfer.study.plane import on_a_plane
 
 # Shares that differ by more than this in all (total variation) are named.
@@ -34,7 +34,9 @@ class Look:
     """What was measured of a model at one moment, each domain under its own statistics.
 
     Attributes:
-        gap: what lies between the domains in the features that the head reads.
+        gap: what lies between the domains in the features that the head reads, the mean of two halves of the examples.
+            Where the domains' statistics are taken, those of each half are of the others: on the examples that they
+            are of, domains are alike by construction.
         source_accuracy: on the source's validation split; `None` where it has none.
         shares: of the target's examples, how many were given each class, in the order of the classes.
         said: the class that each of the target's examples was given, int64 of shape (examples,).
@@ -161,7 +163,13 @@ def _shown(figure: float) -> str:
 
 
 def look(
-    model: keras.Model, target: Splits, features: tuple[np.ndarray, np.ndarray], accuracy: float | None, *, seed: int
+    model: keras.Model,
+    target: Splits,
+    features: tuple[np.ndarray, np.ndarray],
+    between: Gap,
+    accuracy: float | None,
+    *,
+    seed: int,
 ) -> Look:
     """Measures a model that is as it is for the target.
 
@@ -169,12 +177,13 @@ def look(
         model: a classifier.
         target: the unlabelled domain.
         features: of source and target, as the head reads them.
+        between: the gap of the domains.
         accuracy: on the source's validation split.
-        seed: of the measures.
+        seed: of which features are kept.
     """
     said = predict_split(model, target, target.train).argmax(axis=-1)
     kept = tuple(each[some(len(each), seed)] for each in features)
-    return Look(gap(*kept, seed=seed), accuracy, shares(said, model.output_shape[-1]), said, kept)
+    return Look(between, accuracy, shares(said, model.output_shape[-1]), said, kept)
 
 
 def accuracy(model: keras.Model, source: Splits) -> float | None:

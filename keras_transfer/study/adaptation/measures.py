@@ -1,6 +1,7 @@
 """How far two domains lie apart in the features that a head reads: no labels are needed."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -57,6 +58,29 @@ def gap(source: np.ndarray, target: np.ndarray, *, seed: int = 0) -> Gap:
         return Gap(float(means), float("nan"), float("nan"))
     apart = shift_between(source, target, ("source", "target"), seed=seed).distance
     return Gap(float(means), 4 * covariance_distance(source / usual, target / usual), apart)
+
+
+def mean_gap(gaps: Sequence[Gap]) -> Gap:
+    """The mean of several.
+
+    Example:
+
+    >>> mean_gap([Gap(1.0, 0.5, 2.0), Gap(2.0, 0.5, 1.0)])
+    Gap(means=1.5, covariances=0.5, proxy_a=1.5)
+    """
+    return Gap(*np.mean([dataclasses.astuple(each) for each in gaps], axis=0).tolist())
+
+
+def halves(count: int, seed: int) -> list[np.ndarray]:
+    """The numbers of two parts of some examples, at random: halves, or 1,000 each where that is less.
+
+    Example:
+
+    >>> [part.tolist() for part in halves(5, seed=0)], [len(part) for part in halves(5_000, seed=0)]
+    ([[2, 3, 4], [0, 1]], [1000, 1000])
+    """
+    drawn = np.random.default_rng(seed).permutation(count)[:MOST_EXAMPLES]
+    return [np.sort(part) for part in np.array_split(drawn, 2)]
 
 
 def covariance_distance(source: np.ndarray, target: np.ndarray) -> float:

@@ -8,9 +8,12 @@ from readers import text_classifier
 import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.data.splits import Split
-from keras_transfer.study.adaptation import pairs
+from keras_transfer.study.adaptation import measures, pairs
 from keras_transfer.study.adaptation.domains import without_labels
+from keras_transfer.study.adaptation.measures import gap
 from keras_transfer.study.adaptation.pairs import entry_of_head
+from keras_transfer.study.domain_shift import shift_between
+from keras_transfer.training.batch_statistics import re_estimate
 
 ONE_EPOCH = kt.Stage("all", epochs=1, learning_rate=1e-3, batch_norm="adapt")
 
@@ -90,7 +93,40 @@ def test_features_alone_are_aligned_by_the_head_and_nothing_else_moves():
         if not np.array_equal(before[i.path], v)
     }
     assert moved == {"head/kernel", "head/bias"}
-    assert found.after.gap.means == pytest.approx(0, abs=1e-3)
+    assert gap(*found.after.features).means == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("align", ["features", "batch_norm", "both"])
+def test_domains_that_were_aligned_are_judged_on_examples_that_had_no_part_in_it(align, monkeypatch):
+    """On those that had, a classifier is wrong more often than a guess, and the distance of any domains is 0."""
+    right = []
+
+    def look(*args, **options):
+        found = shift_between(*args, **options)
+        right.append(found.right)
+        return found
+
+    monkeypatch.setattr(measures, "shift_between", look)
+    model, source = classifier(), dark_and_light(120)
+    found = kt.adapt(model, source, 0.3 * pictures(90), align=align, verbose=False)
+    before, after = right[:2], right[2:]
+    assert len(after) == 2
+    assert np.mean(before) > 0.9
+    assert min(after) > 0.35
+    assert found.after.gap.proxy_a == pytest.approx(np.mean([max(0, 4 * each - 2) for each in after]))
+    if align != "batch_norm":  # whose statistics are those of maps, not of the features that come of them
+        on_its_own = shift_between(*found.after.features, ("source", "target")).right
+        assert on_its_own < min(after), "that is what is not to be reported"
+
+
+def test_measuring_the_gap_leaves_the_statistics_of_the_target():
+    model, source = classifier(), dark_and_light(120)
+    target = without_labels(model, 0.3 * pictures(40), like=source)
+    kt.adapt(model, source, target, verbose=False)
+    found = state.values(model)
+    re_estimate(model, target)
+    for one, expected in zip(found, state.values(model), strict=True):
+        np.testing.assert_array_equal(one, expected)
 
 
 def test_a_kept_head_is_the_one_that_was_given():
