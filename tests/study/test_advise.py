@@ -149,7 +149,7 @@ def test_of_much_data_a_part_with_every_class_is_taken():
     for split, whole in zip(some.all, splits.all, strict=True):
         numbers = [sample.place((split.name, number))[1] for number in range(12)]
         assert [whole.digests[number] for number in numbers] == split.digests
-    assert sample.parts == {"train": "12 of 45", "validation": "12 of 15"}
+    assert sample.parts == {"train": "12 of 44", "validation": "12 of 16"}
     assert min(some.train.counts.values()) >= 1
     assert set(some.train.digests) <= set(splits.train.digests)
     assert folds.sampled(splits, 60, seed=0).splits is splits
@@ -430,7 +430,7 @@ def test_two_methods_are_compared_in_the_rounds_that_both_took_part_in():
 CHARTS = {
     "few and near": (dict(per_class=8, nearness=0.9, parameters=4e5, is_transformer=False, epochs_in_time=9), 0),
     "many and far": (dict(per_class=900, nearness=0.3, parameters=4e5, is_transformer=False, epochs_in_time=9), 1),
-    "large transformer": (dict(per_class=15, nearness=0.3, parameters=3e8, is_transformer=True, epochs_in_time=9), 0),
+    "large transformer": (dict(per_class=8, nearness=0.3, parameters=3e8, is_transformer=True, epochs_in_time=9), 0),
     "no time": (dict(per_class=15, nearness=0.9, parameters=4e5, is_transformer=False, epochs_in_time=1), 0),
 }
 
