@@ -96,9 +96,9 @@ def test_the_safeguard_goes_from_the_beginning_to_the_average(monkeypatch):
     given = {}
     whole = stages.safeguard
 
-    def noted(model, batches, before):
+    def noted(model, batches, before, **options):
         given["end"] = np.array(model.get_layer("head").kernel.numpy())
-        return whole(model, batches, before)
+        return whole(model, batches, before, **options)
 
     monkeypatch.setattr(stages, "safeguard", noted)
     seen = _Trained()
