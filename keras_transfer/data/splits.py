@@ -84,6 +84,21 @@ class Split:
         """How many examples each class has."""
         return dict(zip(self.classes, np.bincount(self.labels, minlength=len(self.classes)).tolist(), strict=True))
 
+    def select(self, numbers: Sequence[int], name: str | None = None) -> "Split":
+        """Some of the examples, in the order given, with the labels and classes that they have here.
+
+        Example:
+
+        >>> from keras_transfer.data import digits
+        >>> some = digits([3, 8], per_class=10, batch_size=4).train.select([3, 0])
+        >>> some.name, some.labels.tolist()
+        ('train', [1, 0])
+        """
+        digests = [self.digests[number] for number in numbers]
+        chosen = Split(name or self.name, self.examples.select(numbers), self.classes, digests)
+        chosen.labels = self.labels[numbers]
+        return chosen
+
     def describe(self, number: int) -> str:
         """What a reader finds an example by: its path, or its place in an array."""
         return self.examples.describe(number)

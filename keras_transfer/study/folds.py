@@ -114,7 +114,7 @@ def sampled(splits: Splits, most: int, *, seed: int) -> Sample:
     for name, split in parts.items():
         if len(split) > most:
             numbers[name] = np.sort(_in_proportion(split.labels, most, seed))
-            parts[name] = _some(split, numbers[name], name)
+            parts[name] = split.select(numbers[name])
     drawn = rebuilt(splits, Divided(*map(parts.get, ("train", "validation", "test"))))
     return Sample(drawn, splits, numbers)
 
@@ -159,10 +159,5 @@ def _labelled(splits: Splits, numbers: np.ndarray, name: str) -> Split:
     """Some of the labelled examples, which are all of train or all of validation."""
     of_train = len(splits.train)
     if numbers[0] < of_train:
-        return _some(splits.train, numbers, name)
-    return _some(splits.validation, numbers - of_train, name)
-
-
-def _some(split: Split, numbers: np.ndarray, name: str) -> Split:
-    digests = [split.digests[number] for number in numbers]
-    return Split(name, split.examples.select(numbers), split.classes, digests)
+        return splits.train.select(numbers, name)
+    return splits.validation.select(numbers - of_train, name)

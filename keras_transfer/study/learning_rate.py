@@ -1,6 +1,7 @@
 """`find_learning_rate`: Smith's range test on a stage's own terms, with the model as it was afterwards."""
 
 import dataclasses
+import itertools
 import math
 import numbers
 import os
@@ -330,9 +331,10 @@ def _stage_of(model: keras.Model, plan: Plan | None, stage: Stage | str | None) 
     place = len(names) - 1 if stage is None else names.index(stage)
     before, tried = plan.stages[:place], plan.stages[place]
     # A head that was fitted before all weights were drawn is gone.
-    start = next((each.start for each in (tried, *reversed(before)) if each.start != "pretrained"), "pretrained")
-    fitted = start if tried.start == "random" or start != "random" else "pretrained"
-    return dataclasses.replace(tried, ema=None, start=fitted), before
+    since_drawn = itertools.takewhile(lambda each: each.start != "random", reversed(before))
+    starts = [tried.start, *(each.start for each in since_drawn)]
+    start = next((start for start in starts if start != "pretrained"), "pretrained")
+    return dataclasses.replace(tried, ema=None, start=start), before
 
 
 def _check_rates(lowest: float, highest: float, steps: int) -> None:

@@ -7,9 +7,9 @@ from typing import Literal
 Confidence = Literal["low", "medium"]
 METHODS = ("feature_extraction", "staged_fine_tuning", "lora")
 
-# Labelled examples for each class: fewer are little data, more are much. Courses give no numbers. With 13 a class
-# (folds of the training sketches, benchmarks/fine_tuning_folds.py) fine-tuning gains four points over the fitted head,
-# so that little data are fewer; with so many it gains whatever is done.
+# Labelled examples for each class: fewer than the first are little data, more than the second are much. Courses give no
+# numbers. With 13 a class (folds of the training sketches, benchmarks/fine_tuning_folds.py) fine-tuning gains four
+# points over the fitted head, so that little is less than that; much is where it gains whatever is done.
 LITTLE, MUCH = 10, 500
 # How far from chance to perfect nearest neighbours get on features that were never trained on the task.
 FAR, NEAR = 0.5, 0.85

@@ -10,11 +10,16 @@ import numpy as np
 from keras_transfer import state
 from keras_transfer.backbones import hub
 from keras_transfer.backbones.cut import InputsOf
-from keras_transfer.backbones.freezing import batch_norms
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 from keras_transfer.evaluation.formatting import percent
-from keras_transfer.training.batch_statistics import distance, in_batches, inputs_of, move_statistics
+from keras_transfer.training.batch_statistics import (
+    distance,
+    in_batches,
+    inputs_of,
+    move_statistics,
+    moving_statistics,
+)
 from keras_transfer.training.linear_probe import linear_head, out_of_fold, some_of_each, turn_in_class
 from keras_transfer.training.safeguard import Point, calibrated_loss
 
@@ -110,7 +115,7 @@ def calibrate(model: keras.Model, splits: Splits, *, seed: int) -> Calibration:
     far = distance(model, batches)
     if far < FAR or not _can_be_divided(labels):
         return Calibration(far, 0.0, (), len(labels))
-    statistics = [each for layer in batch_norms(model) for each in (layer.moving_mean, layer.moving_variance)]
+    statistics = moving_statistics(model)
     before = state.values_of(statistics)
 
     def go(share: float) -> None:

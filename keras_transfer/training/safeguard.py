@@ -102,7 +102,8 @@ def safeguard(
     # Of those that are believed in at all, so that the likelihood of one of them is 1.
     likelihood = np.exp(-len(splits.validation) * (losses - losses[prior > 0].min()))
     share = _mean(beliefs, np.where(prior > 0, likelihood, 0.0) * prior)
-    chosen = _measure(model, splits, way, share)
+    chosen = next((point for point in measured if point.share == share), None) or _measure(model, splits, way, share)
+    _move(way, share)
     if chosen.accuracy < measured[0].accuracy:
         chosen = max(measured, key=lambda point: (point.accuracy, -point.loss))
         _move(way, chosen.share)

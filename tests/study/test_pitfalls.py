@@ -182,26 +182,28 @@ def test_what_was_looked_for_in_some_of_the_data_is_counted_on_all(body):
 
 
 def test_what_was_found_in_some_of_the_data_is_named_by_its_place_in_all(body):
-    """A wrong label and a re-encoded copy that were drawn, and a copy to the byte that was not."""
-    scenes = _scenes(90)
-    scenes[70:80] = scenes[:10]
-    noisy = np.clip(scenes[10:20].astype(int) + np.random.default_rng(0).integers(-3, 4, scenes[10:20].shape), 0, 255)
-    scenes[80:90] = noisy
+    """Some of the wrong labels and noisy copies were drawn; copies to the byte are looked for among all."""
     labels = np.arange(90) % 2
+    scenes = _scenes(90) // 2 + 127 * labels[:, None, None, None].astype("uint8")
+    scenes[70:80] = scenes[:10]
+    noise = np.random.default_rng(0).integers(-3, 4, scenes[10:20].shape)
+    scenes[80:90] = np.clip(scenes[10:20].astype(int) + noise, 0, 255)
+    mislabelled = np.arange(40, 50)
+    labels[mislabelled] = 1 - labels[mislabelled]
     whole = kt.data.images(
         {"train": (scenes[:70], labels[:70]), "test": (scenes[70:], labels[70:])}, batch_size=8, validation=0
     )
     sample = folds.sampled(whole, 40, seed=1)
     found = pitfalls.of_the_whole(kt.pitfalls(sample.splits, body, flips=False), sample)
-    planted = {(("train", n), ("test", n)) for n in range(10)} | {(("train", n), ("test", n)) for n in range(10, 20)}
+    planted = {(("train", n), ("test", n)) for n in range(20)}
     said = {(pair.one, pair.other) for pair in found.pairs}
     assert said <= planted
     assert {pair for pair in planted if pair[0][1] < 10} <= said, "copies to the byte are found wherever they are"
     assert {pair for pair in said if pair[0][1] >= 10}, "some of the others were drawn"
-    for suspect in found.suspects:
-        split = next(split for split in whole.all if split.name == suspect.place[0])
-        assert suspect.label == whole.classes[split.labels[suspect.place[1]]]
     assert found.checks[2].figure.startswith(f"{len(said)} pairs, of train and test: they spoil {len(said)} of test; ")
+    suspected = {suspect.place for suspect in found.suspects}
+    assert suspected
+    assert suspected <= {("train", number) for number in mislabelled}
 
 
 def test_what_near_duplicates_spoil_is_counted_in_each_split():

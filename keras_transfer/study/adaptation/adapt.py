@@ -12,7 +12,7 @@ import numpy as np
 from keras_transfer import state
 from keras_transfer.backbones.cut import InputsOf
 from keras_transfer.backbones.freezing import batch_norms
-from keras_transfer.data.splits import Split, Splits
+from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.fates import fates
 from keras_transfer.plans.plan import Plan, Stage
@@ -23,7 +23,7 @@ from keras_transfer.study.adaptation.alignment import alignment, fold, lowest_of
 from keras_transfer.study.adaptation.coral import Coral
 from keras_transfer.study.adaptation.domains import without_labels
 from keras_transfer.study.adaptation.measures import Gap, gap, halves, mean_gap
-from keras_transfer.training.batch_statistics import in_batches, inputs_of, move_statistics, re_estimate
+from keras_transfer.training.batch_statistics import moving_statistics, re_estimate
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import start_from_probe
 from keras_transfer.training.objectives import Classification
@@ -158,7 +158,7 @@ class _Job:
     def features(self, domain: str, rows: np.ndarray | None = None) -> np.ndarray:
         """What the head reads of training examples, of all or some, shape (examples, features), in their order."""
         splits = self.domains[domain]
-        read = splits.train if rows is None else _part(splits.train, rows)
+        read = splits.train if rows is None else splits.train.select(rows)
         batches = splits.evaluation_batches(read, self.model, in_order=False)
         made = np.asarray(self._read_by_head.predict(batches, verbose=0), "float32")
         found = np.empty_like(made)
@@ -194,35 +194,28 @@ class _Job:
             folds: whether the target's features are given those of the source.
         """
         found = []
-        for judged in zip(*(halves(len(domain.train), self._seed) for domain in self.domains.values()), strict=True):
-            others = [np.setdiff1d(np.arange(len(of)), rows) for of, rows in zip(features, judged, strict=True)]
-            if follows:
-                of_judged, of_others = self._under_statistics_of(others, judged, folds)
-            else:
-                of_judged, of_others = (
-                    [of[part] for of, part in zip(features, rows, strict=True)] for rows in (judged, others)
-                )
-            source, target = of_judged
+        for parts in zip(*(halves(len(domain.train), self._seed) for domain in self.domains.values()), strict=True):
+            seen = []
+            for name, of, judged in zip(self.domains, features, parts, strict=True):
+                others = np.setdiff1d(np.arange(len(of)), judged)
+                lots = [judged, others] if folds else [judged]
+                seen.append(self._under_statistics_of(name, others, lots) if follows else [of[rows] for rows in lots])
+            (source, *source_others), (target, *target_others) = seen
             if folds:
-                scale, shift = alignment(*of_others)
+                scale, shift = alignment(*source_others, *target_others)
                 target = target * scale + shift
             found.append(gap(source, target, seed=self._seed))
         return mean_gap(found)
 
-    def _under_statistics_of(
-        self, taken: Sequence[np.ndarray], judged: Sequence[np.ndarray], both: bool
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The features of both domains' examples that are judged, each domain under the statistics of those that are
-        taken; likewise of the latter, if `both` are asked for. The model's own statistics stay."""
-        statistics = [each for layer in batch_norms(self.model) for each in (layer.moving_mean, layer.moving_variance)]
-        before, of_judged, of_taken = state.values_of(statistics), [], []
-        for (name, domain), fitted, rows in zip(self.domains.items(), taken, judged, strict=True):
-            parts = in_batches(np.random.default_rng(self._seed).permutation(fitted))
-            move_statistics(self.model, (inputs_of(self.model, domain, part) for part in parts))
-            of_judged.append(self.features(name, rows))
-            of_taken += [self.features(name, fitted)] if both else []
-            state.assign_to(statistics, before, noun="statistics")
-        return of_judged, of_taken
+    def _under_statistics_of(self, domain: str, taken: np.ndarray, lots: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The features of several lots of a domain's examples, under the statistics of those that are taken. The
+        model's own statistics stay."""
+        statistics = moving_statistics(self.model)
+        before = state.values_of(statistics)
+        re_estimate(self.model, self.domains[domain], rows=taken, seed=self._seed)
+        found = [self.features(domain, rows) for rows in lots]
+        state.assign_to(statistics, before, noun="statistics")
+        return found
 
     def fold(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """The target's features as the head reads them from now on."""
@@ -230,13 +223,6 @@ class _Job:
         fold(self.model, scale, shift)
         self.say(f"the target's {len(scale)} features have the source's mean and spread, by the head's kernel and bias")
         return target * scale + shift
-
-
-def _part(split: Split, rows: np.ndarray) -> Split:
-    """Some examples of a split, with the labels that it has, which need not be those of its examples."""
-    part = Split(split.name, split.examples.select(rows), split.classes, [split.digests[row] for row in rows])
-    part.labels = split.labels[rows]
-    return part
 
 
 def _penalty(
