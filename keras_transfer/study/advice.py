@@ -116,15 +116,20 @@ class Advice:
         return "this is what the flow chart says; it was not tried"
 
     def _evidence_table(self) -> list[str]:
-        rows = [("body", "parameters", "probe", "95 % interval", "log loss", "5 nearest", "LogME", "seconds")]
+        rows = [("body", "parameters", "probe", "95 % interval", "log loss", "5 nearest", "LogME", "moved", "seconds")]
         for row in self.evidence:
             worth, (low, high) = row.measures, row.measures.interval
+            moved = f"{row.calibration.share:.2f}: {percent(row.calibrated.accuracy)}" if row.calibrated else ""
             rows.append((
                 row.body, f"{row.parameters:,}", percent(worth.accuracy),
                 f"{percent(low)} to {percent(high)}", f"{worth.log_loss:.3f}",
-                percent(worth.neighbours), f"{worth.log_me:+.3f}", f"{row.seconds:.1f}",
+                percent(worth.neighbours), f"{worth.log_me:+.3f}", moved, f"{row.seconds:.1f}",
             ))  # fmt: skip
-        return [f"  {line}" for line in table(rows)]
+        if any(row.calibrated for row in self.evidence):
+            said = "moved: how far staged fine-tuning first moves the statistics of batch norms, and the probe then"
+            return [f"  {line}" for line in [*table(rows), said]]
+        column = rows[0].index("moved")
+        return [f"  {line}" for line in table([row[:column] + row[column + 1 :] for row in rows])]
 
     def _trial_table(self) -> list[str]:
         rows = [("body", "method", "rounds", "epochs", "accuracy", "frozen", "of", "seconds")]

@@ -13,11 +13,12 @@ from keras_transfer.evaluation.formatting import percent
 from keras_transfer.study import folds, prospects
 from keras_transfer.study.advice import Advice
 from keras_transfer.study.candidates import Candidate, candidates
-from keras_transfer.study.evidence import Built, Frozen, built, frozen
+from keras_transfer.study.evidence import Built, Frozen, built, calibrated, frozen
 from keras_transfer.study.folds import Sample
 from keras_transfer.study.pace import FEWEST_EPOCHS, Clock
 from keras_transfer.study.pitfalls import Pitfalls, of_the_whole, pitfalls
 from keras_transfer.study.rules import METHODS, Rule, rules
+from keras_transfer.study.transferability import Measures
 from keras_transfer.study.trials import Trial, run_trial
 
 # More examples than this change no order of bodies, and take the minutes that the trials need; fewer are not worth it,
@@ -29,6 +30,8 @@ MOST_SEED = 2**32 - 3
 MOST_TRIED = 3
 # Features of all bodies may take so much of the minutes, and mirrored pictures so much of what is left then.
 FEATURES_SHARE, MIRRORED_SHARE = 0.4, 0.25
+# To ask how far its statistics are to be moved, a body may take so much of what is left then.
+CALIBRATION_SHARE = 0.3
 # A first round of trials may be thought to take so much of what is left: before one, that is known to a factor of two.
 TRIALS_SHARE = 0.5
 
@@ -38,12 +41,13 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
 
     It begins with the flow chart of the courses, as rules that say what they go by. Then it asks the data: every body's
     features are computed once and kept, and judged by a linear probe under cross-validation, nearest neighbours and
-    LogME. Bodies that are not clearly worse than the best are then fitted by the methods in question (staged
-    fine-tuning, LoRA on transformers) beside a linear probe, for the same epochs and on the same examples, as often as
-    the minutes allow. What is tried is what is recommended, the methods' plans with nothing set; where the minutes
-    allow a part of their epochs only, that is said. A gain over few examples is believed in part only. Everything that
-    decides is measured on train and validation: the test split is looked at for near-duplicates and for being unlike,
-    and has no say in the advice.
+    LogME. Of bodies that are not clearly worse than the best, and meet another domain, the features are judged once
+    more under the statistics that staged fine-tuning begins with. Then these bodies are fitted by the methods in
+    question (staged fine-tuning, LoRA on transformers) beside a linear probe, for the same epochs and on the same
+    examples, as often as the minutes allow. What is tried is what is recommended, the methods' plans with nothing set;
+    where the minutes allow a part of their epochs only, that is said. A gain over few examples is believed in part
+    only. Everything that decides is measured on train and validation: the test split is looked at for near-duplicates
+    and for being unlike, and has no say in the advice.
 
     Args:
         splits: labelled pictures or texts, from `kt.data`.
@@ -78,6 +82,7 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
     some = study.sampled(splits, models)
     bodies = study.features(models, some.splits)
     found = study.pitfalls(bodies[0], some)
+    bodies = study.calibrated(bodies, some.splits)
     charts = {body.name: study.chart(body, some) for body in bodies}
     return study.answer(bodies, charts, study.trials(bodies, some.splits), found)
 
@@ -179,6 +184,22 @@ class _Study:
         found = pitfalls(some.splits, body.candidate.model(), flips=flips, seed=self.seed)
         return of_the_whole(found, some)
 
+    def calibrated(self, bodies: Sequence[Frozen], splits: Splits) -> list[Frozen]:
+        """The bodies, and of those that may be tried what their features are worth with which fine-tuning begins."""
+        found, near = [], _near(bodies)
+        for body in bodies:
+            if body in near and body.calibrates:
+                seconds = CALIBRATION_SHARE * self.clock.left
+                asked = calibrated(body, splits, seconds=seconds, seed=self.seed) if seconds > 0 else None
+                if asked is None:
+                    self.not_reached.append(f"how far fine-tuning moves the statistics of {body.name}")
+                elif asked.evidence.calibrated:
+                    worth = percent(asked.evidence.calibrated.accuracy)
+                    self.say(f"{body.name}: {worth} with its statistics moved towards those of the data")
+                body = asked or body
+            found.append(body)
+        return found
+
     def chart(self, body: Frozen, sample: Sample) -> list[Rule]:
         """What the flow chart says of a body on the whole data, from features of some of them."""
         some, whole = sample.splits, sample.whole
@@ -210,8 +231,7 @@ class _Study:
 
     def _in_question(self, bodies: Sequence[Frozen]) -> tuple[list[tuple[Frozen, str]], int]:
         """What is to be tried, for how many epochs: the weakest bodies are left out before epochs become too few."""
-        best = bodies[0].evidence.measures
-        near = [body for body in bodies if best.lead_over(body.evidence.measures).low <= 0][:MOST_TRIED]
+        near = _near(bodies)
         while near:
             pairs = [(body, method) for body in near for method in body.evidence.methods[1:]]
             most = max(body.pace.most_epochs[method] for body, method in pairs)
@@ -263,6 +283,16 @@ class _Study:
             seconds=self.clock.spent,
             minutes=self.clock.seconds / 60,
         )
+
+
+def _near(bodies: Sequence[Frozen]) -> list[Frozen]:
+    """Those that are not clearly worse than the best to fine-tune, the best first; of more than a few the best few."""
+
+    def worth(body: Frozen) -> Measures:
+        return body.evidence.beginning(METHODS[1])
+
+    in_order = sorted(bodies, key=lambda body: (-worth(body).accuracy, worth(body).log_loss))
+    return [body for body in in_order if worth(in_order[0]).lead_over(worth(body)).low <= 0][:MOST_TRIED]
 
 
 def _is_clear(trials: Sequence[Trial], in_question: Sequence[tuple[Frozen, str]]) -> bool:

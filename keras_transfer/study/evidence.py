@@ -14,8 +14,10 @@ from keras_transfer.study.folds import Division
 from keras_transfer.study.pace import Pace, seconds_forward
 from keras_transfer.study.rules import METHODS
 from keras_transfer.study.transferability import Measures, measures
-from keras_transfer.study.whole_plans import most_epochs
-from keras_transfer.training import linear_probe
+from keras_transfer.study.whole_plans import calibrates, most_epochs, whole_plan
+from keras_transfer.training import calibration, linear_probe
+from keras_transfer.training.calibration import Calibration
+from keras_transfer.training.features import Cache
 from keras_transfer.training.objectives import objective_of
 
 
@@ -29,6 +31,9 @@ class Evidence:
         methods: the ways to adapt it, LoRA among them where it has attention.
         measures: linear probe, nearest neighbours and LogME, on train and validation.
         seconds: how long it took.
+        calibration: how far staged fine-tuning moves the statistics of its batch norms, before anything is trained;
+            `None` where it has none, or where it was not asked.
+        calibrated: what the features are worth then; `None` where the statistics stay.
     """
 
     body: str
@@ -36,6 +41,12 @@ class Evidence:
     methods: tuple[str, ...]
     measures: Measures
     seconds: float
+    calibration: Calibration | None = None
+    calibrated: Measures | None = None
+
+    def beginning(self, method: str) -> Measures:
+        """What the features are worth with which a method begins."""
+        return self.calibrated if self.calibrated and method == METHODS[1] else self.measures
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,6 +76,7 @@ class Frozen:
         features: of train, then validation, shape (examples, numbers).
         labels: their class numbers.
         evidence: what the features are worth.
+        calibrates: whether fine-tuning would begin by moving the statistics of its batch norms.
     """
 
     candidate: Candidate
@@ -72,6 +84,7 @@ class Frozen:
     features: np.ndarray
     labels: np.ndarray
     evidence: Evidence
+    calibrates: bool
 
     @property
     def name(self) -> str:
@@ -105,14 +118,49 @@ def built(candidate: Candidate, splits: Splits) -> Built:
 def frozen(given: Built, splits: Splits, *, seed: int) -> Frozen:
     """A candidate's features, computed once and kept where `kt.fit` looks for them, and what they are worth."""
     begun, name = time.perf_counter(), given.candidate.name
-    parts = [split for split in (splits.train, splits.validation) if split is not None]
-    features = np.concatenate([features_of(given.model, splits, split) for split in parts])
-    labels = np.concatenate([split.labels for split in parts])
+    features = _features(given.model, splits)
+    labels = np.concatenate([split.labels for split in (splits.train, splits.validation) if split is not None])
     worth = measures(features, labels, seed=seed)
     seconds = given.seconds + time.perf_counter() - begun
     found = Evidence(name, given.model.count_params(), _methods(given.model), worth, seconds)
     epochs = {method: most_epochs(method, given.model, splits, seed=seed) for method in found.methods[1:]}
-    return Frozen(given.candidate, Pace(len(splits.train), given.forward, epochs), features, labels, found)
+    pace = Pace(len(splits.train), given.forward, epochs)
+    moves = calibrates(whole_plan(METHODS[1], given.model, splits))
+    return Frozen(given.candidate, pace, features, labels, found, moves)
+
+
+def calibrated(body: Frozen, splits: Splits, *, seconds: float, seed: int) -> Frozen | None:
+    """What is known of a body, and what its features are worth to fine-tuning, which begins by moving statistics.
+
+    In another domain a body is worth more to it than its features as they are, and one may gain more than the next.
+
+    Args:
+        body: what is known of it; its fine-tuning calibrates.
+        splits: the data.
+        seconds: what it may be thought to take. Whether it is another domain, which is soon told, is asked in any case.
+        seed: of the examples that are asked, and of the folds.
+
+    Returns:
+        The same with `calibration`, and where statistics move, with `calibrated`; `None` where it would take longer.
+    """
+    begun, model = time.perf_counter(), body.candidate.model()
+    with body.candidate.lent(model):
+        far = calibration.how_far(model, splits, seed=seed) >= calibration.FAR
+        asked = min(calibration.MOST_EXAMPLES, len(splits.train))
+        if far and body.pace.forward * (calibration.MOST_PASSES * asked + len(body.labels)) > seconds:
+            return None
+        found = calibration.calibrate(model, splits, seed=seed)
+        features = _features(model, splits, cache="memory") if found.share else None
+    worth = None if features is None else measures(features, body.labels, seed=seed)
+    took = body.evidence.seconds + time.perf_counter() - begun
+    evidence = dataclasses.replace(body.evidence, calibration=found, calibrated=worth, seconds=took)
+    return dataclasses.replace(body, evidence=evidence)
+
+
+def _features(model: keras.Model, splits: Splits, cache: Cache = "auto") -> np.ndarray:
+    """Of train, then validation, where there is one."""
+    parts = [split for split in (splits.train, splits.validation) if split is not None]
+    return np.concatenate([features_of(model, splits, split, cache=cache) for split in parts])
 
 
 def _methods(model: keras.Model) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def prospects(
             continue
         measured = [measured_gain(trials, row.body, method) for row in rows]
         leads = size_leads([row.parameters for row in rows])
-        thought = [_thought(method, charts[row.body]) + lead for row, lead in zip(rows, leads, strict=True)]
+        thought = [_thought(method, charts[row.body], row) + lead for row, lead in zip(rows, leads, strict=True)]
         expected = expected_gains(thought, measured)
         found += [
             Prospect(row.body, method, row.measures.accuracy + gain, of_trials)
@@ -105,10 +105,11 @@ def prospects(
     return sorted(found, key=lambda one: (-one.accuracy, METHODS.index(one.method), parameters[one.body]))
 
 
-def _thought(method: str, chart: Sequence[Rule]) -> float:
-    """The gain of a method before anything is tried."""
+def _thought(method: str, chart: Sequence[Rule], row: Evidence) -> float:
+    """The gain of a method before it is tried: what it begins with is known, and what training adds to that is not."""
     points_to = leaning(chart)
-    return LEAD if points_to == method else -LOSS if points_to == METHODS[0] else 0.0
+    of_training = LEAD if points_to == method else -LOSS if points_to == METHODS[0] else 0.0
+    return row.beginning(method).accuracy - row.measures.accuracy + of_training
 
 
 def size_leads(parameters: Sequence[int]) -> np.ndarray:

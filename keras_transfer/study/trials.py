@@ -11,7 +11,8 @@ from keras_transfer.data.splits import Splits
 from keras_transfer.study import folds
 from keras_transfer.study.evidence import Frozen
 from keras_transfer.study.pace import Clock
-from keras_transfer.study.whole_plans import shortened, whole_plan
+from keras_transfer.study.whole_plans import calibrates, shortened, whole_plan, with_statistics_kept
+from keras_transfer.training.calibration import move
 from keras_transfer.training.fit import fit
 
 
@@ -76,7 +77,8 @@ def run_trial(
     """Fits one body by one method on one division of the labelled data.
 
     Args:
-        body: the candidate.
+        body: the candidate. Where it is known how far the statistics of its batch norms are to be moved, a plan that
+            would ask that finds them moved as far.
         splits: the data; their test split is not looked at.
         method: `"staged_fine_tuning"` or `"lora"`.
         number: of the division, see `folds.division`.
@@ -91,9 +93,13 @@ def run_trial(
     divided = folds.divided(splits, parts)
     model = body.candidate.model()
     whole = whole_plan(method, model, divided)
-    plan = shortened(whole, epochs)
+    plan, calibration = shortened(whole, epochs), body.evidence.calibration
     try:
         with body.candidate.lent(model):
+            if calibration and calibrates(plan):
+                # How far is known, and asking again takes as long as many epochs: one number, of all labelled examples.
+                move(model, divided, calibration.share, seed=seed)
+                plan = with_statistics_kept(plan)
             run = fit(model, divided, plan, seed=seed, callbacks=[StopAt(clock)], verbose=False)
     except OutOfTimeError:
         return None

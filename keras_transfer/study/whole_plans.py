@@ -36,6 +36,24 @@ def shortened(plan: Plan, epochs: int) -> Plan:
     return dataclasses.replace(plan, stages=[*before, dataclasses.replace(last, epochs=min(epochs, last.epochs))])
 
 
+def calibrates(plan: Plan) -> bool:
+    """Whether one of its stages chooses the statistics of batch norms first.
+
+    Example:
+
+    >>> from keras_transfer.plans.plan import Stage
+    >>> plan = Plan([Stage("head", epochs=3, start="probe", statistics="calibrated"), Stage("all", epochs=5)])
+    >>> calibrates(plan), calibrates(with_statistics_kept(plan))
+    (True, False)
+    """
+    return any(stage.statistics == "calibrated" for stage in plan)
+
+
+def with_statistics_kept(plan: Plan) -> Plan:
+    """The plan for a model whose statistics have been chosen already."""
+    return dataclasses.replace(plan, stages=[dataclasses.replace(stage, statistics="kept") for stage in plan])
+
+
 def most_epochs(method: str, model: keras.Model, splits: Splits, *, seed: int) -> int:
     """The epochs that the whole plan of a method has for the body, on the smallest of the parts that trials learn from.
 

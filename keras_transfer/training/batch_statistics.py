@@ -23,17 +23,20 @@ def moving_statistics(model: keras.Model) -> list[keras.Variable]:
     return [each for layer in batch_norms(model) for each in (layer.moving_mean, layer.moving_variance)]
 
 
-def re_estimate(model: keras.Model, domain: Splits, *, rows: np.ndarray | None = None, seed: int = 0) -> None:
+def re_estimate(
+    model: keras.Model, domain: Splits, *, rows: np.ndarray | None = None, share: float = 1.0, seed: int = 0
+) -> None:
     """Puts a domain's own mean and variance into every batch norm (AdaBN: Li et al. 2016, arXiv:1603.04779).
 
     Args:
         model: any model with batch norms; only their moving statistics change.
         domain: its training examples are used, as they are and without their labels.
         rows: the numbers of those that are used, if not all.
+        share: how far towards them, 1 is all of the way.
         seed: of how they fall into batches.
     """
     parts = in_batches(np.random.default_rng(seed).permutation(len(domain.train) if rows is None else rows))
-    move_statistics(model, (inputs_of(model, domain, part) for part in parts))
+    move_statistics(model, (inputs_of(model, domain, part) for part in parts), share=share)
 
 
 def move_statistics(model: keras.Model, batches: Iterable[Any], *, share: float = 1.0) -> None:

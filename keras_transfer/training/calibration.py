@@ -37,6 +37,8 @@ CREDIT = 0.5
 NEGLIGIBLE = 0.05
 # So many examples tell one share from another where it matters, and are computed twice for each share.
 MOST_EXAMPLES = 250
+# How often these are computed at most: for the distance, twice for each share, and for the share that is chosen.
+MOST_PASSES = 2 * len(SHARES) + 2
 # The parts of a cross-validation, which is repeated, with other parts, for about so many judgements.
 PARTS, JUDGEMENTS = 4, 400
 
@@ -111,7 +113,7 @@ def calibrate(model: keras.Model, splits: Splits, *, seed: int) -> Calibration:
         )
     features_of = InputsOf(model, linear_head(model))
     rows = _asked(splits.train.labels, seed)
-    labels, batches = splits.train.labels[rows], [inputs_of(model, splits, part) for part in in_batches(rows)]
+    labels, batches = splits.train.labels[rows], _in_batches(model, splits, rows)
     far = distance(model, batches)
     if far < FAR or not _can_be_divided(labels):
         return Calibration(far, 0.0, (), len(labels))
@@ -134,6 +136,21 @@ def calibrate(model: keras.Model, splits: Splits, *, seed: int) -> Calibration:
     chosen = _mean_share(path, len(labels))
     go(chosen)
     return Calibration(far, chosen, tuple(path), len(labels))
+
+
+def how_far(model: keras.Model, splits: Splits, *, seed: int) -> float:
+    """The distance of the training examples that `calibrate` would ask, see `distance`; other domains from 0.3 on."""
+    return distance(model, _in_batches(model, splits, _asked(splits.train.labels, seed)))
+
+
+def move(model: keras.Model, splits: Splits, share: float, *, seed: int) -> None:
+    """Moves the statistics as far as `calibrate` does when it chooses that share."""
+    if share:
+        move_statistics(model, _in_batches(model, splits, _asked(splits.train.labels, seed)), share=share)
+
+
+def _in_batches(model: keras.Model, splits: Splits, rows: np.ndarray) -> list[Any]:
+    return [inputs_of(model, splits, part) for part in in_batches(rows)]
 
 
 def _likelihoods(path: Sequence[Point], examples: int) -> np.ndarray:

@@ -1,4 +1,5 @@
 import dataclasses
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -13,13 +14,16 @@ from keras_transfer.study import advise as module
 from keras_transfer.study import folds, trials
 from keras_transfer.study.advise import TRIALS_SHARE, _Study
 from keras_transfer.study.candidates import candidates
-from keras_transfer.study.evidence import Evidence, built, frozen
+from keras_transfer.study.embedding import features_of
+from keras_transfer.study.evidence import Evidence, built, calibrated, frozen
 from keras_transfer.study.pace import Clock, Pace
 from keras_transfer.study.prospects import body_margin, method_margin, prospects
 from keras_transfer.study.rules import METHODS, leaning, rules
-from keras_transfer.study.transferability import Measures
+from keras_transfer.study.transferability import Measures, measures
 from keras_transfer.study.trials import Trial, run_trial
 from keras_transfer.study.whole_plans import most_epochs
+from keras_transfer.training.batch_statistics import moving_statistics, re_estimate
+from keras_transfer.training.calibration import FAR, calibrate
 
 
 def _body(seed, **options):
@@ -266,6 +270,106 @@ def test_a_trial_tries_what_is_recommended_as_far_as_the_minutes_allow(method, r
     assert [stage.augment for stage in given[1][0]] == [stage.augment for stage in given[1][1]]
     assert (whole.epochs, whole.whole, whole.length) == (most, most, str(most))
     assert (short.epochs, short.length) == (2, f"2 of {most}")
+
+
+def _of_another_domain():
+    """A body with random statistics, and pictures that differ in little."""
+    splits = dark_and_light(40, batch_size=8, validation=0.25)
+    (candidate,) = candidates(splits, {"seeing": _seeing}, seed=0)
+    return _frozen(candidate, splits), splits
+
+
+def test_in_another_domain_features_are_judged_as_fine_tuning_begins_with_them():
+    body, splits = _of_another_domain()
+    found = calibrated(body, splits, seconds=60.0, seed=0).evidence
+    model = body.candidate.model()
+    expected = calibrate(model, splits, seed=0)
+    assert found.calibration == expected
+    assert expected.distance > FAR
+    assert expected.share > 0
+    features = np.concatenate([features_of(model, splits, split) for split in (splits.train, splits.validation)])
+    assert not np.allclose(features, body.features)
+    worth = measures(features, body.labels, seed=0)
+    assert found.calibrated.log_me == pytest.approx(worth.log_me, rel=1e-4)
+    assert np.array_equal(found.calibrated.right, worth.right)
+    assert found.beginning("staged_fine_tuning") is found.calibrated
+    assert found.beginning("feature_extraction") is found.beginning("lora") is found.measures is body.evidence.measures
+
+
+def test_in_its_own_domain_a_body_is_as_it_is():
+    splits = dark_and_light(40, batch_size=8, validation=0.25)
+    model = _seeing(splits)
+    re_estimate(model, splits)
+    (candidate,) = candidates(splits, {"mine": model}, seed=0)
+    body = _frozen(candidate, splits)
+    found = calibrated(body, splits, seconds=0.0, seed=0).evidence
+    assert found.calibration.distance < FAR
+    assert found.calibrated is None
+    assert found.beginning("staged_fine_tuning") is found.measures
+
+
+def test_a_model_of_ones_own_has_its_statistics_back():
+    splits = dark_and_light(40, batch_size=8, validation=0.25)
+    model = _seeing(splits)
+    before = state.values(model)
+    (candidate,) = candidates(splits, {"mine": model}, seed=0)
+    assert calibrated(_frozen(candidate, splits), splits, seconds=60.0, seed=0).evidence.calibrated
+    assert all(map(np.array_equal, state.values(model), before))
+
+
+def test_what_would_take_too_long_to_ask_is_said_not_to_be_reached():
+    body, splits = _of_another_domain()
+    study = _Study(Clock(1e-9), seed=0, verbose=False)
+    assert study.calibrated([body], splits) == [body]
+    assert study.not_reached == ["how far fine-tuning moves the statistics of seeing"]
+    assert calibrated(body, splits, seconds=0.0, seed=0) is None
+
+
+def test_a_transformer_has_no_statistics_to_ask_about():
+    texts = (["good film", "bad", "not bad", "fine"] * 10, ["good", "bad"] * 20)
+    splits = kt.data.texts(texts, batch_size=8)
+    (candidate,) = candidates(splits, [text_classifier()], seed=0)
+    body, study = _frozen(candidate, splits), _Study(Clock(1e-9), seed=0, verbose=False)
+    assert study.calibrated([body], splits) == [body]
+    assert not study.not_reached
+
+
+def test_a_trial_begins_with_the_statistics_that_were_chosen(monkeypatch):
+    """The share is known; the statistics are those of the examples that the trial learns from."""
+    body, splits = _of_another_domain()
+    body = calibrated(body, splits, seconds=60.0, seed=0)
+    begun = []
+
+    def one_epoch_of(model, data, plan, **options):
+        begun.append((state.values_of(moving_statistics(model)), plan, data))
+        return kt.fit(model, data, dataclasses.replace(plan, stages=[kt.Stage("head", 1)]), **options)
+
+    monkeypatch.setattr(trials, "fit", one_epoch_of)
+    run_trial(body, splits, METHODS[1], 0, epochs=1, clock=Clock(5.0), seed=0)
+    ((statistics, plan, data),) = begun
+    model = body.candidate.model()
+    re_estimate(model, data, share=body.evidence.calibration.share)
+    for reached, own in zip(statistics, state.values_of(moving_statistics(model)), strict=True):
+        np.testing.assert_allclose(reached, own, rtol=1e-4, atol=1e-5)
+    assert [stage.statistics for stage in plan] == ["kept", "kept"]
+
+
+def test_what_fine_tuning_begins_with_counts_for_it_alone():
+    """A body that gains in another domain before it is trained is the better one to train, and no better as it is."""
+    right = [_of_200(0.70), _of_200(0.72)]
+    moved = Measures(_of_200(0.77)[None], 0.0, 0.0, 0.0)
+    evidence = [dataclasses.replace(_evidence("a", right[0]), calibrated=moved), _evidence("b", right[1])]
+    ranked = {str(one): one.accuracy for one in prospects(evidence, [], {"a": FOR_IT, "b": FOR_IT})}
+    assert list(ranked) == [
+        "staged_fine_tuning of a",
+        "staged_fine_tuning of b",
+        "feature_extraction of b",
+        "feature_extraction of a",
+    ]
+    assert ranked["staged_fine_tuning of a"] == pytest.approx(0.80)
+    assert ranked["feature_extraction of a"] == pytest.approx(0.70)
+    in_question = [SimpleNamespace(evidence=row) for row in evidence]
+    assert module._near(in_question)[0] is in_question[0]
 
 
 def test_of_much_data_a_trial_takes_no_more_epochs_than_the_plan_has():
