@@ -2,8 +2,8 @@
 
     python benchmarks/domain_distance.py --shared ../shared
 
-What tells `Stage(statistics="calibrated")` whether a body meets another domain (`distance` of batch_statistics.py), for
-the bodies of `backbone_ranking.py` and the training pictures of each set. About four minutes.
+What tells `Stage(statistics="calibrated")` whether a body meets another domain (`Passes.distance` of
+batch_statistics.py), for the bodies of `backbone_ranking.py` and the training pictures of each set. A few minutes.
 """
 
 import argparse
@@ -32,12 +32,12 @@ def main() -> None:
 def measure(folder: pathlib.Path, build, examples: int) -> float:
     """The distance of some training pictures of a set from one body."""
     import keras_transfer as kt
-    from keras_transfer.training.batch_statistics import distance, in_batches, inputs_of
+    from keras_transfer.training.batch_statistics import Passes, in_batches, inputs_of
 
     splits = kt.data.images({"train": folder / "train"}, validation=0)
     model = build(splits)
     rows = np.random.default_rng(0).permutation(len(splits.train))[:examples]
-    return distance(model, (inputs_of(model, splits, part) for part in in_batches(rows)))
+    return Passes(model).distance(inputs_of(model, splits, part) for part in in_batches(rows))
 
 
 if __name__ == "__main__":

@@ -116,17 +116,17 @@ class Advice:
         return "this is what the flow chart says; it was not tried"
 
     def _evidence_table(self) -> list[str]:
-        rows = [("body", "parameters", "probe", "95 % interval", "log loss", "5 nearest", "LogME", "moved", "seconds")]
+        rows = [("body", "parameters", "probe", "95 %", "log loss", "5 nearest", "LogME", "moved", "seconds")]
         for row in self.evidence:
             worth, (low, high) = row.measures, row.measures.interval
-            moved = f"{row.calibration.share:.2f}: {percent(row.calibrated.accuracy)}" if row.calibrated else ""
+            moved = percent(row.calibrated.accuracy) if row.calibrated else ""
             rows.append((
                 row.body, f"{row.parameters:,}", percent(worth.accuracy),
-                f"{percent(low)} to {percent(high)}", f"{worth.log_loss:.3f}",
+                f"{100 * low:.1f}–{100 * high:.1f}", f"{worth.log_loss:.3f}",
                 percent(worth.neighbours), f"{worth.log_me:+.3f}", moved, f"{row.seconds:.1f}",
             ))  # fmt: skip
         if any(row.calibrated for row in self.evidence):
-            said = "moved: how far staged fine-tuning first moves the statistics of batch norms, and the probe then"
+            said = "moved: the probe after staged fine-tuning has moved the statistics of batch norms, before it trains"
             return [f"  {line}" for line in [*table(rows), said]]
         column = rows[0].index("moved")
         return [f"  {line}" for line in table([row[:column] + row[column + 1 :] for row in rows])]

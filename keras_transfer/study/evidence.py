@@ -15,8 +15,8 @@ from keras_transfer.study.pace import Pace, seconds_forward
 from keras_transfer.study.rules import METHODS
 from keras_transfer.study.transferability import Measures, measures
 from keras_transfer.study.whole_plans import calibrates, most_epochs, whole_plan
-from keras_transfer.training import calibration, linear_probe
-from keras_transfer.training.calibration import Calibration
+from keras_transfer.training import linear_probe
+from keras_transfer.training.calibration import Calibration, Calibrator
 from keras_transfer.training.features import Cache
 from keras_transfer.training.objectives import objective_of
 
@@ -137,7 +137,7 @@ def calibrated(body: Frozen, splits: Splits, *, seconds: float, seed: int) -> Fr
     Args:
         body: what is known of it; its fine-tuning calibrates.
         splits: the data.
-        seconds: what it may be thought to take. Whether it is another domain, which is soon told, is asked in any case.
+        seconds: what it may be thought to take. Whether it is another domain, which is soon told, is seen in any case.
         seed: of the examples that are asked, and of the folds.
 
     Returns:
@@ -145,11 +145,10 @@ def calibrated(body: Frozen, splits: Splits, *, seconds: float, seed: int) -> Fr
     """
     begun, model = time.perf_counter(), body.candidate.model()
     with body.candidate.lent(model):
-        far = calibration.how_far(model, splits, seed=seed) >= calibration.FAR
-        asked = min(calibration.MOST_EXAMPLES, len(splits.train))
-        if far and body.pace.forward * (calibration.MOST_PASSES * asked + len(body.labels)) > seconds:
+        calibrator = Calibrator(model, splits, seed=seed)
+        if body.pace.forward * calibrator.most_examples > seconds:
             return None
-        found = calibration.calibrate(model, splits, seed=seed)
+        found = calibrator.calibrate()
         features = _features(model, splits, cache="memory") if found.share else None
     worth = None if features is None else measures(features, body.labels, seed=seed)
     took = body.evidence.seconds + time.perf_counter() - begun

@@ -12,7 +12,7 @@ from keras_transfer.study import folds
 from keras_transfer.study.evidence import Frozen
 from keras_transfer.study.pace import Clock
 from keras_transfer.study.whole_plans import calibrates, shortened, whole_plan, with_statistics_kept
-from keras_transfer.training.calibration import move
+from keras_transfer.training.calibration import Calibrator
 from keras_transfer.training.fit import fit
 
 
@@ -98,7 +98,7 @@ def run_trial(
         with body.candidate.lent(model):
             if calibration and calibrates(plan):
                 # How far is known, and asking again takes as long as many epochs: one number, of all labelled examples.
-                move(model, divided, calibration.share, seed=seed)
+                Calibrator(model, divided, seed=seed).move(calibration.share)
                 plan = with_statistics_kept(plan)
             run = fit(model, divided, plan, seed=seed, callbacks=[StopAt(clock)], verbose=False)
     except OutOfTimeError:

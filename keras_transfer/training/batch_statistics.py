@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -36,64 +36,154 @@ def re_estimate(
         seed: of how they fall into batches.
     """
     parts = in_batches(np.random.default_rng(seed).permutation(len(domain.train) if rows is None else rows))
-    move_statistics(model, (inputs_of(model, domain, part) for part in parts), share=share)
+    Passes(model).move((inputs_of(model, domain, part) for part in parts), share=share)
 
 
-def move_statistics(model: keras.Model, batches: Iterable[Any], *, share: float = 1.0) -> None:
-    """Moves the statistics of every batch norm towards those of a domain, by a share of the way to them.
+class Passes:
+    """Passes of batches through a model in which every batch norm says what it is called on.
 
-    What a layer sees depends on the statistics of those below it, so each normalises a batch with the statistics of
-    that batch, or as far towards them, while they are gathered. (Statistics gathered under the old ones, over and over,
-    run away: in MobileNetV2 the errors of 52 layers multiply.) They are exact for a single batch; of more, they are
-    those of all batches taken together.
-
-    Args:
-        model: any model with batch norms; only their moving statistics change.
-        batches: of the domain's examples, as the model takes them.
-        share: 1 puts the domain's own mean and variance in place of those there are.
-    """
-    for found in _gathered(model, batches, share):
-        found.put_in(*found.statistics())
-
-
-def distance(model: keras.Model, batches: Iterable[Any]) -> float:
-    """How far the statistics of what reaches the batch norms lie from those that they normalise by.
-
-    For each channel the squared distance between the two normal distributions in the Fisher metric, to second order:
-    the squared shift of the mean in spreads, and twice the squared logarithm of the ratio of the spreads. The mean over
-    the channels of a layer, then over the layers. It is 0 for the data that the statistics are of, asks for no label,
-    and nothing moves. (Bodies of photographs have 0.01 to 0.1 on other photographs, 0.9 to 2.1 on sketches.)
+    They are compiled, once for all of them: run step by step, Keras keeps whatever the layers make of a batch until the
+    last has run, gigabytes of a large body.
 
     Args:
         model: any model with batch norms.
-        batches: of the domain's examples, as the model takes them.
 
-    Raises:
-        ValueError: where no batch norm is called.
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.BatchNormalization(epsilon=0.0)])
+    >>> passes, batch = Passes(model), np.array([[1.0], [5.0]], "float32")
+    >>> round(passes.distance([batch]), 2)  # mean 3, variance 4; those of the layer are 0 and 1
+    9.96
+    >>> passes.move([batch], share=0.5)
+    >>> [each.numpy().item() for each in (model.layers[0].moving_mean, model.layers[0].moving_variance)]
+    [1.5, 2.5]
     """
-    found = _gathered(model, batches, share=0.0)
-    if not found:
-        raise ValueError(
-            explain(
-                "The distance of statistics is that of batch norms.",
-                given=f"{model.name}, which calls none",
-                expected="a model with batch norms",
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._statistics = _Statistics(model)
+
+    def distance(self, batches: Iterable[Any]) -> float:
+        """How far the statistics of what reaches the batch norms lie from those that they normalise by.
+
+        For each channel the squared distance between the two normal distributions in the Fisher metric, to second
+        order: the squared shift of the mean in spreads, and twice the squared logarithm of the ratio of the spreads.
+        The mean over the channels of a layer, then over the layers. It is 0 for the data that the statistics are of,
+        asks for no label, and nothing moves. (Bodies of photographs have 0.01 to 0.1 on other photographs, 0.9 to 2.1
+        on sketches.)
+
+        Args:
+            batches: of the domain's examples, as the model takes them.
+
+        Raises:
+            ValueError: where no batch norm is called.
+        """
+        found = self._seen(batches, share=0.0)
+        if not found:
+            raise ValueError(
+                explain(
+                    "The distance of statistics is that of batch norms.",
+                    given=f"{self._model.name}, which calls none",
+                    expected="a model with batch norms",
+                )
             )
-        )
-    return float(np.mean([one.distance() for one in found]))
+        return float(np.mean([_distance(layer, *seen) for layer, seen in found.items()]))
+
+    def move(self, batches: Iterable[Any], *, share: float = 1.0) -> None:
+        """Moves the statistics of every batch norm towards those of a domain, by a share of the way to them.
+
+        What a layer sees depends on the statistics of those below it, so each normalises a batch with the statistics of
+        that batch, or as far towards them, while they are gathered. (Statistics gathered under the old ones, over and
+        over, run away: in MobileNetV2 the errors of 52 layers multiply.) They are exact for a single batch; of more,
+        they are those of all batches taken together.
+
+        Args:
+            batches: of the domain's examples, as the model takes them.
+            share: 1 puts the domain's own mean and variance in place of those there are.
+        """
+        for layer, seen in self._seen(batches, share).items():
+            for kept, new in zip((layer.moving_mean, layer.moving_variance), seen, strict=True):
+                kept.assign(((1 - share) * kept.numpy().astype("float64") + share * new).astype("float32"))
+
+    def _seen(self, batches: Iterable[Any], share: float) -> dict[keras.Layer, tuple[np.ndarray, np.ndarray]]:
+        """Mean and variance of all that each batch norm was called on, while it normalises so far towards each batch's;
+        of those that were called."""
+        layers = batch_norms(self._model)
+        if not layers:
+            return {}
+        calls: dict[str, list[list[np.ndarray]]] = {}
+        self._statistics.share.assign(share)
+        with hub.taking_packed_inputs(self._model):
+            for batch in batches:
+                for number, found in self._statistics.predict_on_batch(batch).items():
+                    calls.setdefault(number, []).extend(found)
+        return {layers[int(number)]: _together(found) for number, found in calls.items()}
 
 
-def _gathered(model: keras.Model, batches: Iterable[Any], share: float) -> list["_Gathered"]:
-    """What each batch norm was called on, while it normalises by statistics so far on the way to those of its batch."""
-    gathered = {layer: _Gathered(layer, share) for layer in batch_norms(model)}
-    if not gathered:
-        return []
-    with contextlib.ExitStack() as replaced, hub.taking_packed_inputs(model):
-        for layer, found in gathered.items():
-            replaced.enter_context(calling(layer, _normalising_by_batch(layer, found)))
-        for batch in batches:
-            model(batch, training=False)
-    return [found for found in gathered.values() if found.calls]
+class _Statistics(keras.Model):
+    """What the batch norms of a model are called on, by their numbers among `batch_norms`: for each call the count of
+    values in a channel, mean and variance.
+
+    Attributes:
+        share: how far each batch norm normalises by what it is called on, the rest by what it has.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(name=f"{model.name}_statistics")
+        self.whole = model
+        self.share = self.add_weight(name="share", initializer="zeros", trainable=False, dtype="float32")
+
+    def call(self, inputs):
+        found: dict[str, list[list[Any]]] = {}
+        with contextlib.ExitStack() as replaced:
+            for number, layer in enumerate(batch_norms(self.whole)):
+                replaced.enter_context(calling(layer, self._noting(layer, found.setdefault(str(number), []))))
+            self.whole(inputs, training=False)
+        return {number: calls for number, calls in found.items() if calls}
+
+    def _noting(self, layer: keras.Layer, calls: list[list[Any]]) -> Callable:
+        """The layer's call, in which it notes the statistics of what it is called on and normalises by them in part."""
+        own_call = layer.call
+
+        def call(inputs, *args, **kwargs):
+            places = [axis for axis in range(len(inputs.shape)) if axis != layer.axis % len(inputs.shape)]
+            moments = keras.ops.moments(keras.ops.cast(inputs, "float32"), axes=places)
+            shape = keras.ops.shape(inputs)
+            count = math.prod(keras.ops.cast(shape[axis], "float32") for axis in places)
+            calls.append([count, *moments])
+            own = layer.moving_mean, layer.moving_variance
+            moved = [(1 - self.share) * old + self.share * new for old, new in zip(own, moments, strict=True)]
+            # What is in no mapping is read as if there were no scope around this one: scale and offset of the layer.
+            rest = [(each, keras.ops.convert_to_tensor(each)) for each in (layer.gamma, layer.beta) if each is not None]
+            with keras.StatelessScope(state_mapping=[*zip(own, moved, strict=True), *rest]):
+                return own_call(inputs, *args, **{**kwargs, "training": False})
+
+        return call
+
+
+def _together(calls: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of all that some calls were called on: the variance is that within them and that between them.
+
+    Args:
+        calls: count, mean and variance of each.
+
+    Example:
+
+    >>> x = np.arange(7.0)
+    >>> together = _together([(len(part), part.mean(), part.var()) for part in (x[:3], x[3:])])
+    >>> np.allclose(together, (x.mean(), x.var()))
+    True
+    """
+    counts, means, variances = (np.array(column, "float64") for column in zip(*calls, strict=True))
+    mean = np.average(means, axis=0, weights=counts)
+    return mean, np.average(variances + (means - mean) ** 2, axis=0, weights=counts)
+
+
+def _distance(layer: keras.Layer, mean: np.ndarray, variance: np.ndarray) -> float:
+    """From what a layer normalises by to these statistics, the mean over the channels."""
+    old_mean, old_variance = (each.numpy().astype("float64") for each in (layer.moving_mean, layer.moving_variance))
+    ratio = np.log((variance + layer.epsilon) / (old_variance + layer.epsilon)) / 2
+    return float(np.mean((mean - old_mean) ** 2 / (old_variance + layer.epsilon) + 2 * ratio**2))
 
 
 def in_batches(rows: np.ndarray) -> list[np.ndarray]:
@@ -111,57 +201,3 @@ def inputs_of(model: keras.Model, domain: Splits, rows: np.ndarray) -> Any:
     """Training examples as the model takes them, without augmentation."""
     x = domain.without_pictures(domain.train, model, rows)[0]
     return domain.peek(domain.train, rows, model) if x is None else x
-
-
-class _Gathered:
-    """Count, mean and variance of what a layer was called on, call by call, and the statistics that it had before."""
-
-    def __init__(self, layer: keras.Layer, share: float) -> None:
-        self._layer, self._share = layer, share
-        self._before = [each.numpy().astype("float64") for each in (layer.moving_mean, layer.moving_variance)]
-        self.calls: list[tuple[int, np.ndarray, np.ndarray]] = []
-
-    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance of all of it: the variance is that within the calls and that between them.
-
-        Example:
-
-        >>> layer = keras.layers.BatchNormalization()
-        >>> layer.build((None, 1))
-        >>> x, gathered = np.arange(7.0), _Gathered(layer, share=1.0)
-        >>> gathered.calls = [(len(part), part.mean(), part.var()) for part in (x[:3], x[3:])]
-        >>> np.allclose(gathered.statistics(), (x.mean(), x.var()))
-        True
-        """
-        counts, means, variances = (np.array(column, "float64") for column in zip(*self.calls, strict=True))
-        mean = np.average(means, axis=0, weights=counts)
-        return mean, np.average(variances + (means - mean) ** 2, axis=0, weights=counts)
-
-    def distance(self) -> float:
-        """From the statistics before to those of all of it, the mean over the channels."""
-        mean, variance = self.statistics()
-        old_mean, old_variance = self._before[0], self._before[1] + self._layer.epsilon
-        ratio = np.log((variance + self._layer.epsilon) / old_variance) / 2
-        return float(np.mean((mean - old_mean) ** 2 / old_variance + 2 * ratio**2))
-
-    def put_in(self, mean: np.ndarray, variance: np.ndarray) -> None:
-        """Leaves the layer with statistics that lie the share of the way from what it had to these."""
-        for kept, old, new in zip(
-            (self._layer.moving_mean, self._layer.moving_variance), self._before, (mean, variance), strict=True
-        ):
-            kept.assign(((1 - self._share) * old + self._share * new).astype("float32"))
-
-
-def _normalising_by_batch(layer: keras.Layer, gathered: _Gathered) -> Callable:
-    """The layer's call, in which it first moves to the statistics of what it is called on, and notes them."""
-    own_call = layer.call
-
-    def call(inputs, *args, **kwargs):
-        places = [axis for axis in range(len(inputs.shape)) if axis != layer.axis % len(inputs.shape)]
-        moments = keras.ops.moments(keras.ops.cast(inputs, "float32"), axes=places)
-        mean, variance = map(keras.ops.convert_to_numpy, moments)
-        gathered.calls.append((math.prod(inputs.shape[axis] for axis in places), mean, variance))
-        gathered.put_in(mean, variance)
-        return own_call(inputs, *args, **{**kwargs, "training": False})
-
-    return call

@@ -1,6 +1,7 @@
 """Which statistics the batch norms of a frozen body normalise by: as far towards the data's own as the data say."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -13,17 +14,11 @@ from keras_transfer.backbones.cut import InputsOf
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 from keras_transfer.evaluation.formatting import percent
-from keras_transfer.training.batch_statistics import (
-    distance,
-    in_batches,
-    inputs_of,
-    move_statistics,
-    moving_statistics,
-)
+from keras_transfer.training.batch_statistics import Passes, in_batches, inputs_of, moving_statistics
 from keras_transfer.training.linear_probe import linear_head, out_of_fold, some_of_each, turn_in_class
 from keras_transfer.training.safeguard import Point, calibrated_loss
 
-# Statistics this far from those of pretraining (see `distance`) are another domain's. With four bodies three sets of
+# Statistics this far from those of pretraining (see `Passes`) are another domain's. With four bodies three sets of
 # photographs lay at 0.01 to 0.10, and sketches at 0.9 to 2.1; any set at 23 with random weights, whose batch norms have
 # the statistics of nothing.
 FAR = 0.3
@@ -37,8 +32,8 @@ CREDIT = 0.5
 NEGLIGIBLE = 0.05
 # So many examples tell one share from another where it matters, and are computed twice for each share.
 MOST_EXAMPLES = 250
-# How often these are computed at most: for the distance, twice for each share, and for the share that is chosen.
-MOST_PASSES = 2 * len(SHARES) + 2
+# How often these are computed at most: twice for each share, and for the share that is chosen.
+MOST_PASSES = 2 * len(SHARES) + 1
 # The parts of a cross-validation, which is repeated, with other parts, for about so many judgements.
 PARTS, JUDGEMENTS = 4, 400
 
@@ -48,7 +43,7 @@ class Calibration:
     """What batch norms normalise by, and why.
 
     Attributes:
-        distance: of the statistics of the data from those that batch norms had, see `distance` of `batch_statistics`.
+        distance: of the statistics of the data from those that batch norms had, see `Passes.distance`.
         share: 0 is the statistics that there were, 1 those of the training examples.
         path: what a linear probe came to under cross-validation at each share that was tried: `accuracy`, and `loss`,
             at the temperature at which it is lowest, which decided. Empty where the data are no other domain, or where
@@ -103,54 +98,70 @@ def calibrate(model: keras.Model, splits: Splits, *, seed: int) -> Calibration:
     Raises:
         ValueError: for data without classes, or a head that is not linear.
     """
-    if not splits.classes:
-        raise ValueError(
-            explain(
-                "Statistics are calibrated by what a linear probe makes of classes, and these data have none.",
-                given='statistics="calibrated"',
-                expected='statistics="kept" for a model that is no classifier',
+    return Calibrator(model, splits, seed=seed).calibrate()
+
+
+class Calibrator:
+    """The training examples that are asked how far a model's statistics are to be moved: see `calibrate`."""
+
+    def __init__(self, model: keras.Model, splits: Splits, *, seed: int) -> None:
+        if not splits.classes:
+            raise ValueError(
+                explain(
+                    "Statistics are calibrated by what a linear probe makes of classes, and these data have none.",
+                    given='statistics="calibrated"',
+                    expected='statistics="kept" for a model that is no classifier',
+                )
             )
-        )
-    features_of = InputsOf(model, linear_head(model))
-    rows = _asked(splits.train.labels, seed)
-    labels, batches = splits.train.labels[rows], _in_batches(model, splits, rows)
-    far = distance(model, batches)
-    if far < FAR or not _can_be_divided(labels):
-        return Calibration(far, 0.0, (), len(labels))
-    statistics = moving_statistics(model)
-    before = state.values_of(statistics)
+        self._model, self._seed = model, seed
+        self._features_of, self._passes = InputsOf(model, linear_head(model)), Passes(model)
+        rows = _asked(splits.train.labels, seed)
+        self._labels = splits.train.labels[rows]
+        self._batches = [inputs_of(model, splits, part) for part in in_batches(rows)]
 
-    def go(share: float) -> None:
-        state.assign_to(statistics, before, noun="statistics")
+    @functools.cached_property
+    def distance(self) -> float:
+        """Of their statistics from those that the model had when it was first asked, see `Passes.distance`."""
+        return self._passes.distance(self._batches)
+
+    @property
+    def most_examples(self) -> int:
+        """How many examples `calibrate` sends through the model at most, beyond those of the distance."""
+        return MOST_PASSES * len(self._labels) if self._may_move else 0
+
+    def move(self, share: float) -> None:
+        """Moves the statistics there are as far as `calibrate` does if that is the share that it chooses."""
         if share:
-            move_statistics(model, batches, share=share)
+            self._passes.move(self._batches, share=share)
 
-    path: list[Point] = []
-    for share in SHARES:
-        go(share)
-        with hub.taking_packed_inputs(model):
-            features = np.concatenate([keras.ops.convert_to_numpy(features_of(batch)) for batch in batches])
-        path.append(Point(share, *_judged(features, labels, seed)))
-        if _likelihoods(path, len(labels))[-1] < NEGLIGIBLE:
-            break
-    chosen = _mean_share(path, len(labels))
-    go(chosen)
-    return Calibration(far, chosen, tuple(path), len(labels))
+    def calibrate(self) -> Calibration:
+        """Moves them as far as a linear probe gains by it."""
+        if not self._may_move:
+            return Calibration(self.distance, 0.0, (), len(self._labels))
+        statistics = moving_statistics(self._model)
+        before = state.values_of(statistics)
 
+        def go(share: float) -> None:
+            state.assign_to(statistics, before, noun="statistics")
+            self.move(share)
 
-def how_far(model: keras.Model, splits: Splits, *, seed: int) -> float:
-    """The distance of the training examples that `calibrate` would ask, see `distance`; other domains from 0.3 on."""
-    return distance(model, _in_batches(model, splits, _asked(splits.train.labels, seed)))
+        path: list[Point] = []
+        for share in SHARES:
+            go(share)
+            path.append(Point(share, *_judged(self._features(), self._labels, self._seed)))
+            if _likelihoods(path, len(self._labels))[-1] < NEGLIGIBLE:
+                break
+        chosen = _mean_share(path, len(self._labels))
+        go(chosen)
+        return Calibration(self.distance, chosen, tuple(path), len(self._labels))
 
+    @property
+    def _may_move(self) -> bool:
+        return self.distance >= FAR and _can_be_divided(self._labels)
 
-def move(model: keras.Model, splits: Splits, share: float, *, seed: int) -> None:
-    """Moves the statistics as far as `calibrate` does when it chooses that share."""
-    if share:
-        move_statistics(model, _in_batches(model, splits, _asked(splits.train.labels, seed)), share=share)
-
-
-def _in_batches(model: keras.Model, splits: Splits, rows: np.ndarray) -> list[Any]:
-    return [inputs_of(model, splits, part) for part in in_batches(rows)]
+    def _features(self) -> np.ndarray:
+        with hub.taking_packed_inputs(self._model):
+            return np.concatenate([np.asarray(self._features_of.predict_on_batch(each)) for each in self._batches])
 
 
 def _likelihoods(path: Sequence[Point], examples: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from keras_transfer import state
 from keras_transfer.backbones.freezing import batch_norms
 from keras_transfer.study.adaptation.domains import without_labels
 from keras_transfer.training import batch_statistics
-from keras_transfer.training.batch_statistics import distance, in_batches, inputs_of, re_estimate
+from keras_transfer.training.batch_statistics import Passes, in_batches, inputs_of, re_estimate
 
 
 def _inputs_of(model, name, x):
@@ -72,7 +72,7 @@ def test_the_distance_is_that_of_the_formula_and_nothing_moves():
         mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy() + layer.epsilon
         ratio = 0.5 * np.log((seen.var((0, 1, 2)) + layer.epsilon) / variance)
         expected.append(((seen.mean((0, 1, 2)) - mean) ** 2 / variance + 2 * ratio**2).mean())
-    found = distance(model, [inputs_of(model, domain, np.arange(20))])
+    found = Passes(model).distance([inputs_of(model, domain, np.arange(20))])
     assert found == pytest.approx(np.mean(expected), rel=1e-3)
     for old, new in zip(before, state.values(model), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -82,10 +82,10 @@ def test_data_that_the_statistics_are_of_are_at_no_distance():
     model = classifier()
     domain = without_labels(model, pictures(20))
     re_estimate(model, domain)
-    assert distance(model, [inputs_of(model, domain, np.arange(20))]) < 1e-6
+    assert Passes(model).distance([inputs_of(model, domain, np.arange(20))]) < 1e-6
 
 
 def test_a_model_without_batch_norms_has_no_such_distance():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="calls none"):
-        distance(model, [np.zeros((2, 4), "float32")])
+        Passes(model).distance([np.zeros((2, 4), "float32")])
