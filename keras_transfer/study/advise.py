@@ -4,7 +4,7 @@ import dataclasses
 import gc
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_transfer.data.splits import Splits
@@ -188,7 +188,7 @@ class _Study:
         """The bodies, and of those that may be tried what their features are worth with which fine-tuning begins."""
         found, near = [], _near(bodies)
         for body in bodies:
-            if body in near and body.calibrates:
+            if body in near and body.evidence.calibrates:
                 seconds = CALIBRATION_SHARE * self.clock.left
                 asked = calibrated(body, splits, seconds=seconds, seed=self.seed) if seconds > 0 else None
                 if asked is None:
@@ -286,11 +286,17 @@ class _Study:
 
 
 def _near(bodies: Sequence[Frozen]) -> list[Frozen]:
-    """Those that are not clearly worse than the best to fine-tune, the best first; of more than a few the best few."""
+    """Those that are not clearly worse than the best to fine-tune, the best first; of more than a few the best few.
 
-    def worth(body: Frozen) -> Measures:
-        return body.evidence.beginning(METHODS[1])
+    They are compared as fine-tuning begins with them where that is known of all, and as they are frozen where not.
+    """
+    near = _not_clearly_worse(bodies, lambda body: body.evidence.measures)
+    if any(body.evidence.beginning_is_unknown for body in near):
+        return near
+    return _not_clearly_worse(near, lambda body: body.evidence.beginning(METHODS[1]))
 
+
+def _not_clearly_worse(bodies: Sequence[Frozen], worth: Callable[[Frozen], Measures]) -> list[Frozen]:
     in_order = sorted(bodies, key=lambda body: (-worth(body).accuracy, worth(body).log_loss))
     return [body for body in in_order if worth(in_order[0]).lead_over(worth(body)).low <= 0][:MOST_TRIED]
 

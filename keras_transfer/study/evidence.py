@@ -31,8 +31,9 @@ class Evidence:
         methods: the ways to adapt it, LoRA among them where it has attention.
         measures: linear probe, nearest neighbours and LogME, on train and validation.
         seconds: how long it took.
-        calibration: how far staged fine-tuning moves the statistics of its batch norms, before anything is trained;
-            `None` where it has none, or where it was not asked.
+        calibrates: whether staged fine-tuning asks how far to move the statistics of its batch norms, before anything
+            is trained.
+        calibration: what it is told; `None` where it does not ask, or where there was no time to.
         calibrated: what the features are worth then; `None` where the statistics stay.
     """
 
@@ -41,12 +42,18 @@ class Evidence:
     methods: tuple[str, ...]
     measures: Measures
     seconds: float
+    calibrates: bool = False
     calibration: Calibration | None = None
     calibrated: Measures | None = None
 
     def beginning(self, method: str) -> Measures:
         """What the features are worth with which a method begins."""
         return self.calibrated if self.calibrated and method == METHODS[1] else self.measures
+
+    @property
+    def beginning_is_unknown(self) -> bool:
+        """Whether there was no time to ask what fine-tuning begins with."""
+        return self.calibrates and self.calibration is None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,7 +83,6 @@ class Frozen:
         features: of train, then validation, shape (examples, numbers).
         labels: their class numbers.
         evidence: what the features are worth.
-        calibrates: whether fine-tuning would begin by moving the statistics of its batch norms.
     """
 
     candidate: Candidate
@@ -84,7 +90,6 @@ class Frozen:
     features: np.ndarray
     labels: np.ndarray
     evidence: Evidence
-    calibrates: bool
 
     @property
     def name(self) -> str:
@@ -122,11 +127,11 @@ def frozen(given: Built, splits: Splits, *, seed: int) -> Frozen:
     labels = np.concatenate([split.labels for split in (splits.train, splits.validation) if split is not None])
     worth = measures(features, labels, seed=seed)
     seconds = given.seconds + time.perf_counter() - begun
-    found = Evidence(name, given.model.count_params(), _methods(given.model), worth, seconds)
+    asks = calibrates(whole_plan(METHODS[1], given.model, splits))
+    found = Evidence(name, given.model.count_params(), _methods(given.model), worth, seconds, asks)
     epochs = {method: most_epochs(method, given.model, splits, seed=seed) for method in found.methods[1:]}
     pace = Pace(len(splits.train), given.forward, epochs)
-    moves = calibrates(whole_plan(METHODS[1], given.model, splits))
-    return Frozen(given.candidate, pace, features, labels, found, moves)
+    return Frozen(given.candidate, pace, features, labels, found)
 
 
 def calibrated(body: Frozen, splits: Splits, *, seconds: float, seed: int) -> Frozen | None:

@@ -95,8 +95,8 @@ def prospects(
             continue
         measured = [measured_gain(trials, row.body, method) for row in rows]
         leads = size_leads([row.parameters for row in rows])
-        thought = [_thought(method, charts[row.body], row) + lead for row, lead in zip(rows, leads, strict=True)]
-        expected = expected_gains(thought, measured)
+        of_training = [_of_training(method, charts[row.body]) for row in rows]
+        expected = expected_gains(head_starts(method, rows) + leads + of_training, measured)
         found += [
             Prospect(row.body, method, row.measures.accuracy + gain, of_trials)
             for row, gain, of_trials in zip(rows, expected, measured, strict=True)
@@ -105,11 +105,27 @@ def prospects(
     return sorted(found, key=lambda one: (-one.accuracy, METHODS.index(one.method), parameters[one.body]))
 
 
-def _thought(method: str, chart: Sequence[Rule], row: Evidence) -> float:
-    """The gain of a method before it is tried: what it begins with is known, and what training adds to that is not."""
+def _of_training(method: str, chart: Sequence[Rule]) -> float:
+    """What training is thought to gain, before it is tried."""
     points_to = leaning(chart)
-    of_training = LEAD if points_to == method else -LOSS if points_to == METHODS[0] else 0.0
-    return row.beginning(method).accuracy - row.measures.accuracy + of_training
+    return LEAD if points_to == method else -LOSS if points_to == METHODS[0] else 0.0
+
+
+def head_starts(method: str, rows: Sequence[Evidence]) -> np.ndarray:
+    """How much more accurate a probe is on the features that a method begins with than on those of the frozen body.
+
+    A body that there was no time to ask is thought to gain what the others did, in the mean: whether the minutes
+    sufficed, which they do sooner for a small body, is no merit.
+
+    Args:
+        method: that begins.
+        rows: what is known of each body.
+    """
+    found = np.array([row.beginning(method).accuracy - row.measures.accuracy for row in rows])
+    known = [row.calibration is not None for row in rows]
+    if any(known):
+        found[[row.beginning_is_unknown for row in rows]] = found[known].mean()
+    return found
 
 
 def size_leads(parameters: Sequence[int]) -> np.ndarray:
@@ -136,7 +152,7 @@ def expected_gains(thought: Sequence[float], measured: Sequence[Difference | Non
     part in common, given some of them with noise.
 
     Args:
-        thought: the gain on each body before anything was tried.
+        thought: the gain on each body before anything was tried: what a method begins with, and what it adds to that.
         measured: the gain on each that was tried, `None` for the others.
 
     Example:

@@ -17,13 +17,13 @@ from keras_transfer.study.candidates import candidates
 from keras_transfer.study.embedding import features_of
 from keras_transfer.study.evidence import Evidence, built, calibrated, frozen
 from keras_transfer.study.pace import Clock, Pace
-from keras_transfer.study.prospects import body_margin, method_margin, prospects
+from keras_transfer.study.prospects import body_margin, head_starts, method_margin, prospects
 from keras_transfer.study.rules import METHODS, leaning, rules
 from keras_transfer.study.transferability import Measures, measures
 from keras_transfer.study.trials import Trial, run_trial
 from keras_transfer.study.whole_plans import most_epochs
 from keras_transfer.training.batch_statistics import moving_statistics, re_estimate
-from keras_transfer.training.calibration import FAR, calibrate
+from keras_transfer.training.calibration import FAR, Calibration, calibrate
 
 
 def _body(seed, **options):
@@ -370,6 +370,24 @@ def test_what_fine_tuning_begins_with_counts_for_it_alone():
     assert ranked["feature_extraction of a"] == pytest.approx(0.70)
     in_question = [SimpleNamespace(evidence=row) for row in evidence]
     assert module._near(in_question)[0] is in_question[0]
+
+
+def test_to_have_been_asked_in_time_is_no_merit():
+    """Two bodies in another domain are equal as they are; one of them was not asked what it gains, one has no need."""
+    right, moved = _of_200(0.70), Measures(_of_200(0.76)[None], 0.0, 0.0, 0.0)
+    asked = {"calibrates": True, "calibration": Calibration(1.0, 0.3, (), 100), "calibrated": moved}
+    rows = {"asked": asked, "unasked": {"calibrates": True}, "transformer": {}}
+    evidence = [dataclasses.replace(_evidence(name, right), **parts) for name, parts in rows.items()]
+    assert head_starts(METHODS[1], evidence) == pytest.approx([0.06, 0.06, 0.0])
+    assert head_starts(METHODS[2], evidence) == pytest.approx([0.0, 0.0, 0.0])
+    assert head_starts(METHODS[1], evidence[1:]) == pytest.approx([0.0, 0.0])
+
+    def order(*rows):
+        return [one.evidence.body for one in module._near([SimpleNamespace(evidence=row) for row in rows])]
+
+    better = dataclasses.replace(_evidence("unasked", _of_200(0.71)), calibrates=True)
+    assert order(evidence[0], better) == ["unasked", "asked"]
+    assert order(evidence[0], dataclasses.replace(better, calibration=asked["calibration"]))[0] == "asked"
 
 
 def test_of_much_data_a_trial_takes_no_more_epochs_than_the_plan_has():
