@@ -307,6 +307,7 @@ class InputsOf(keras.Model):
         super().__init__(name=f"{model.name}_up_to_{layer.name}")
         self.whole = model
         self._read = layer
+        self.built = True  # or the first batch on JAX goes through it step by step, to find out what is to be built
 
     def call(self, inputs):
         with catching(self._read, "inputs") as caught:

@@ -47,7 +47,7 @@ class Stage:
         statistics: what batch norms normalise by from the first step on: `"kept"` goes on with the statistics there
             are; `"calibrated"` asks, without labels, whether the training pictures are of another domain, and if so
             puts them between these and the pictures' own, as far towards the latter as a linear probe gains by it
-            under cross-validation (see `Calibration`). It looks at 250 pictures at most, once or a few times.
+            under cross-validation (see `Calibration`). It looks at 256 pictures at most, once or a few times.
         weight_decay: decoupled, per step `rate * weight_decay` of each kernel (not of biases and norms).
         optimizer: `"adamw"`, `"adam"`, `"sgd"` (momentum 0.9) or `"lion"`.
         patience: stop the stage when validation loss has not improved for so many epochs, and go back to the best

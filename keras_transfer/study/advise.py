@@ -31,7 +31,7 @@ MOST_TRIED = 3
 # Features of all bodies may take so much of the minutes, and mirrored pictures so much of what is left then.
 FEATURES_SHARE, MIRRORED_SHARE = 0.4, 0.25
 # To ask how far its statistics are to be moved, a body may take so much of what is left then.
-CALIBRATION_SHARE = 0.3
+CALIBRATION_SHARE = 0.4
 # A first round of trials may be thought to take so much of what is left: before one, that is known to a factor of two.
 TRIALS_SHARE = 0.5
 
@@ -82,8 +82,8 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
     some = study.sampled(splits, models)
     bodies = study.features(models, some.splits)
     found = study.pitfalls(bodies[0], some)
+    charts = {body.name: study.chart(body, some) for body in bodies}  # of the time that there is, before it is spent
     bodies = study.calibrated(bodies, some.splits)
-    charts = {body.name: study.chart(body, some) for body in bodies}
     return study.answer(bodies, charts, study.trials(bodies, some.splits), found)
 
 
@@ -189,14 +189,13 @@ class _Study:
         found, near = [], _near(bodies)
         for body in bodies:
             if body in near and body.evidence.calibrates:
-                seconds = CALIBRATION_SHARE * self.clock.left
-                asked = calibrated(body, splits, seconds=seconds, seed=self.seed) if seconds > 0 else None
-                if asked is None:
+                body = calibrated(body, splits, seconds=CALIBRATION_SHARE * self.clock.left, seed=self.seed)
+                gc.collect()
+                if body.evidence.beginning_is_unknown:
                     self.not_reached.append(f"how far fine-tuning moves the statistics of {body.name}")
-                elif asked.evidence.calibrated:
-                    worth = percent(asked.evidence.calibrated.accuracy)
+                elif body.evidence.calibrated:
+                    worth = percent(body.evidence.calibrated.accuracy)
                     self.say(f"{body.name}: {worth} with its statistics moved towards those of the data")
-                body = asked or body
             found.append(body)
         return found
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_transfer.data.splits import Splits
+from keras_transfer.errors import explain
 from keras_transfer.plans import methods
 from keras_transfer.study.candidates import Candidate
 from keras_transfer.study.embedding import features_of
@@ -16,9 +17,12 @@ from keras_transfer.study.rules import METHODS
 from keras_transfer.study.transferability import Measures, measures
 from keras_transfer.study.whole_plans import calibrates, most_epochs, whole_plan
 from keras_transfer.training import linear_probe
-from keras_transfer.training.calibration import Calibration, Calibrator
+from keras_transfer.training.calibration import MOST_EXAMPLES, MOST_PASSES, Calibration, Calibrator
 from keras_transfer.training.features import Cache
 from keras_transfer.training.objectives import objective_of
+
+# A pass that gathers statistics beside a forward pass; it was 1.4 to 1.5 with three families.
+PASS_TO_FORWARD = 1.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,12 +116,28 @@ def built(candidate: Candidate, splits: Splits) -> Built:
     """Makes a candidate's model, and measures how fast it is.
 
     Raises:
-        ValueError: where the model does not fit the data.
+        ValueError: where the model does not fit the data, or its head is not linear.
     """
     begun, model = time.perf_counter(), candidate.model()
     objective_of(splits).check(model, splits)
+    _check_head(candidate.name, model)
     forward = seconds_forward(model, splits)
     return Built(candidate, model, forward, time.perf_counter() - begun)
+
+
+def _check_head(name: str, model: keras.Model) -> None:
+    """Raises for a head that no method can begin with as it is."""
+    try:
+        linear_probe.linear_head(model)
+    except ValueError as error:
+        raise ValueError(
+            explain(
+                f"{name} cannot be advised on: every method begins with a linear head, and its head is another.",
+                given=model.name,
+                expected="a model whose head is one Dense layer with a bias",
+                to_mend="kt.image_classifier or kt.text_classifier, of its body",
+            )
+        ) from error
 
 
 def frozen(given: Built, splits: Splits, *, seed: int) -> Frozen:
@@ -134,7 +154,7 @@ def frozen(given: Built, splits: Splits, *, seed: int) -> Frozen:
     return Frozen(given.candidate, pace, features, labels, found)
 
 
-def calibrated(body: Frozen, splits: Splits, *, seconds: float, seed: int) -> Frozen | None:
+def calibrated(body: Frozen, splits: Splits, *, seconds: float, seed: int) -> Frozen:
     """What is known of a body, and what its features are worth to fine-tuning, which begins by moving statistics.
 
     In another domain a body is worth more to it than its features as they are, and one may gain more than the next.
@@ -142,21 +162,27 @@ def calibrated(body: Frozen, splits: Splits, *, seconds: float, seed: int) -> Fr
     Args:
         body: what is known of it; its fine-tuning calibrates.
         splits: the data.
-        seconds: what it may be thought to take. Whether it is another domain, which is soon told, is seen in any case.
+        seconds: what it may be thought to take: before its model is built, and again once it is known whether the data
+            are another domain, which is soon told.
         seed: of the examples that are asked, and of the folds.
 
     Returns:
-        The same with `calibration`, and where statistics move, with `calibrated`; `None` where it would take longer.
+        The same with `calibration`, and where statistics move, with `calibrated`; with neither where it would take
+        longer, with the seconds that were spent.
     """
+    # What it took to build it, compute its features and judge these, it takes at least once more.
+    first, each_pass = body.evidence.seconds, PASS_TO_FORWARD * body.pace.forward
+    if first + each_pass * min(len(splits.train), MOST_EXAMPLES) > seconds:
+        return body
     begun, model = time.perf_counter(), body.candidate.model()
+    found, worth = None, None
     with body.candidate.lent(model):
         calibrator = Calibrator(model, splits, seed=seed)
-        if body.pace.forward * calibrator.most_examples > seconds:
-            return None
-        found = calibrator.calibrate()
-        features = _features(model, splits, cache="memory") if found.share else None
-    worth = None if features is None else measures(features, body.labels, seed=seed)
-    took = body.evidence.seconds + time.perf_counter() - begun
+        asking = first + each_pass * MOST_PASSES * calibrator.examples if calibrator.may_move else 0.0
+        if time.perf_counter() - begun + asking <= seconds:
+            found = calibrator.calibrate()
+            worth = measures(_features(model, splits, cache="memory"), body.labels, seed=seed) if found.share else None
+    took = first + time.perf_counter() - begun
     evidence = dataclasses.replace(body.evidence, calibration=found, calibrated=worth, seconds=took)
     return dataclasses.replace(body, evidence=evidence)
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 
 import keras
+import numpy as np
 
 from keras_transfer.backbones import hub
 from keras_transfer.data.splits import Splits
@@ -81,6 +82,7 @@ def seconds_forward(model: keras.Model, splits: Splits) -> float:
     """How long a forward pass takes for one training example, measured."""
     count = min(splits.batch_size, len(splits.train))
     batch = next(iter(splits.view(splits.train, model, epoch=None, batch_size=count)))
+    batch = keras.tree.map_structure(np.asarray, batch)
     with hub.taking_packed_inputs(model):
         model.predict_on_batch(batch)
         begun = time.perf_counter()

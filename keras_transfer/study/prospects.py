@@ -210,20 +210,22 @@ def body_margin(ranked: Sequence[Prospect], evidence: Sequence[Evidence]) -> Mar
     """By how much the best prospect's body leads the best one of another body; `None` where there is no other.
 
     The difference is that of the ranking, so that what was tried is not held against what was not: the lead of the
-    linear probes, and that of the expected gains, each with its noise.
+    linear probes on the features that the methods begin with, and that of the expected gains, each with its noise.
     """
     best = ranked[0]
     other = next((one for one in ranked if one.body != best.body), None)
     if other is None:
         return None
-    measures = {row.body: row.measures for row in evidence}
-    lead = measures[best.body].lead_over(measures[other.body])
+    rows = {row.body: row for row in evidence}
+    beginnings = [rows[one.body].beginning(one.method) for one in (best, other)]
+    lead = beginnings[0].lead_over(beginnings[1])
     not_tried = tuple(str(one) for one in (best, other) if not one.was_tried)
     return Margin(str(other), (lead + _lead_in_gain(best, other, ranked, lead)).within(-1, 1), not_tried)
 
 
 def _lead_in_gain(best: Prospect, other: Prospect, ranked: Sequence[Prospect], of_probes: Difference) -> Difference:
-    """How much more is expected to be gained over one frozen body than over another, with its interval."""
+    """How much more is expected to be gained on one body than on another beyond what they begin with, with its
+    interval."""
     variance = 0.0
     for method in METHODS[1:]:  # what two methods gain has nothing in common; the frozen body gains nothing
         rows = [one for one in ranked if one.method == method]

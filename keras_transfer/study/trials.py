@@ -97,8 +97,10 @@ def run_trial(
     try:
         with body.candidate.lent(model):
             if calibration and calibrates(plan):
-                # How far is known, and asking again takes as long as many epochs: one number, of all labelled examples.
-                Calibrator(model, divided, seed=seed).move(calibration.share)
+                # How far is known, and asking again takes as long as many epochs. It is one number, of the whole of
+                # train, so that what a later round is judged on had a part in it.
+                if calibration.share:
+                    Calibrator(model, divided, seed=seed).move(calibration.share)
                 plan = with_statistics_kept(plan)
             run = fit(model, divided, plan, seed=seed, callbacks=[StopAt(clock)], verbose=False)
     except OutOfTimeError:

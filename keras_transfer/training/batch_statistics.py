@@ -23,27 +23,24 @@ def moving_statistics(model: keras.Model) -> list[keras.Variable]:
     return [each for layer in batch_norms(model) for each in (layer.moving_mean, layer.moving_variance)]
 
 
-def re_estimate(
-    model: keras.Model, domain: Splits, *, rows: np.ndarray | None = None, share: float = 1.0, seed: int = 0
-) -> None:
+def re_estimate(model: keras.Model, domain: Splits, *, rows: np.ndarray | None = None, seed: int = 0) -> None:
     """Puts a domain's own mean and variance into every batch norm (AdaBN: Li et al. 2016, arXiv:1603.04779).
 
     Args:
         model: any model with batch norms; only their moving statistics change.
         domain: its training examples are used, as they are and without their labels.
         rows: the numbers of those that are used, if not all.
-        share: how far towards them, 1 is all of the way.
         seed: of how they fall into batches.
     """
     parts = in_batches(np.random.default_rng(seed).permutation(len(domain.train) if rows is None else rows))
-    Passes(model).move((inputs_of(model, domain, part) for part in parts), share=share)
+    Passes(model).move(inputs_of(model, domain, part) for part in parts)
 
 
 class Passes:
     """Passes of batches through a model in which every batch norm says what it is called on.
 
-    They are compiled, once for all of them: run step by step, Keras keeps whatever the layers make of a batch until the
-    last has run, gigabytes of a large body.
+    They are compiled, once for all passes and for each size of batches: run step by step, Keras keeps whatever the
+    layers make of a batch until the last has run, gigabytes of a large body.
 
     Args:
         model: any model with batch norms.
@@ -132,6 +129,7 @@ class _Statistics(keras.Model):
         super().__init__(name=f"{model.name}_statistics")
         self.whole = model
         self.share = self.add_weight(name="share", initializer="zeros", trainable=False, dtype="float32")
+        self.built = True  # or the first batch on JAX goes through it step by step, to find out what is to be built
 
     def call(self, inputs):
         found: dict[str, list[list[Any]]] = {}

@@ -14,7 +14,7 @@ from keras_transfer.backbones.cut import InputsOf
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 from keras_transfer.evaluation.formatting import percent
-from keras_transfer.training.batch_statistics import Passes, in_batches, inputs_of, moving_statistics
+from keras_transfer.training.batch_statistics import BATCH, Passes, in_batches, inputs_of, moving_statistics
 from keras_transfer.training.linear_probe import linear_head, out_of_fold, some_of_each, turn_in_class
 from keras_transfer.training.safeguard import Point, calibrated_loss
 
@@ -31,7 +31,7 @@ CREDIT = 0.5
 # A share of such a likelihood, relative to the best, is too far, and those beyond it are further.
 NEGLIGIBLE = 0.05
 # So many examples tell one share from another where it matters, and are computed twice for each share.
-MOST_EXAMPLES = 250
+MOST_EXAMPLES = 4 * BATCH
 # How often these are computed at most: twice for each share, and for the share that is chosen.
 MOST_PASSES = 2 * len(SHARES) + 1
 # The parts of a cross-validation, which is repeated, with other parts, for about so many judgements.
@@ -89,7 +89,7 @@ def calibrate(model: keras.Model, splits: Splits, *, seed: int) -> Calibration:
     Args:
         model: a classifier with batch norms whose head is one `Dense` layer with a bias. Nothing but moving statistics
             changes.
-        splits: the data, of which up to 250 training examples are asked, as they are.
+        splits: the data, of which up to 256 training examples are asked, as they are.
         seed: of which these are, and of the parts of the cross-validation.
 
     Returns:
@@ -125,9 +125,14 @@ class Calibrator:
         return self._passes.distance(self._batches)
 
     @property
-    def most_examples(self) -> int:
-        """How many examples `calibrate` sends through the model at most, beyond those of the distance."""
-        return MOST_PASSES * len(self._labels) if self._may_move else 0
+    def examples(self) -> int:
+        """How many are asked."""
+        return len(self._labels)
+
+    @property
+    def may_move(self) -> bool:
+        """Whether they are another domain's, and there are enough to ask."""
+        return self.distance >= FAR and _can_be_divided(self._labels)
 
     def move(self, share: float) -> None:
         """Moves the statistics there are as far as `calibrate` does if that is the share that it chooses."""
@@ -136,7 +141,7 @@ class Calibrator:
 
     def calibrate(self) -> Calibration:
         """Moves them as far as a linear probe gains by it."""
-        if not self._may_move:
+        if not self.may_move:
             return Calibration(self.distance, 0.0, (), len(self._labels))
         statistics = moving_statistics(self._model)
         before = state.values_of(statistics)
@@ -146,18 +151,18 @@ class Calibrator:
             self.move(share)
 
         path: list[Point] = []
-        for share in SHARES:
-            go(share)
-            path.append(Point(share, *_judged(self._features(), self._labels, self._seed)))
-            if _likelihoods(path, len(self._labels))[-1] < NEGLIGIBLE:
-                break
-        chosen = _mean_share(path, len(self._labels))
-        go(chosen)
+        try:
+            for share in SHARES:
+                go(share)
+                path.append(Point(share, *_judged(self._features(), self._labels, self._seed)))
+                if _likelihoods(path, len(self._labels))[-1] < NEGLIGIBLE:
+                    break
+            chosen = _mean_share(path, len(self._labels))
+            go(chosen)
+        except BaseException:
+            go(0.0)
+            raise
         return Calibration(self.distance, chosen, tuple(path), len(self._labels))
-
-    @property
-    def _may_move(self) -> bool:
-        return self.distance >= FAR and _can_be_divided(self._labels)
 
     def _features(self) -> np.ndarray:
         with hub.taking_packed_inputs(self._model):
@@ -184,7 +189,7 @@ def _mean_share(path: Sequence[Point], examples: int) -> float:
 
 
 def _asked(labels: np.ndarray, seed: int) -> np.ndarray:
-    """The numbers of up to 250 examples, of so few classes that several of each are among them; not of classes with one
+    """The numbers of up to 256 examples, of so few classes that several of each are among them; not of classes with one
     example, which cannot be divided, unless there are no two others.
 
     Example:

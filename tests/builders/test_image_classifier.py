@@ -32,7 +32,7 @@ def test_every_family_builds_trains_its_head_saves_and_loads(name, tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype("uint8")
     body = [value.copy() for value in model.get_layer(model.name.removesuffix("_classifier")).get_weights()]
     head = model.get_layer("head").get_weights()
-    model.compile(model.optimizer, model.loss, jit_compile=False)
+    model.compile(model.optimizer, model.loss, run_eagerly=True)  # to trace some of these takes a minute
     model.fit(x, np.array([1, 1]), verbose=0)
     for before, after in zip(body, model.get_layer(model.name.removesuffix("_classifier")).get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)

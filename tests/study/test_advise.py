@@ -22,7 +22,7 @@ from keras_transfer.study.rules import METHODS, leaning, rules
 from keras_transfer.study.transferability import Measures, measures
 from keras_transfer.study.trials import Trial, run_trial
 from keras_transfer.study.whole_plans import most_epochs
-from keras_transfer.training.batch_statistics import moving_statistics, re_estimate
+from keras_transfer.training.batch_statistics import Passes, inputs_of, moving_statistics, re_estimate
 from keras_transfer.training.calibration import FAR, Calibration, calibrate
 
 
@@ -50,6 +50,7 @@ def found():
         return kt.advise(splits, {"blind": _blind, "seeing": _seeing}, minutes=3.0, verbose=False)
 
 
+@pytest.mark.both_backends
 def test_the_better_body_is_first_and_is_recommended(found):
     assert found.order == ("seeing", "blind")
     assert found.body == "seeing"
@@ -302,8 +303,9 @@ def test_in_its_own_domain_a_body_is_as_it_is():
     re_estimate(model, splits)
     (candidate,) = candidates(splits, {"mine": model}, seed=0)
     body = _frozen(candidate, splits)
-    found = calibrated(body, splits, seconds=0.0, seed=0).evidence
+    found = calibrated(body, splits, seconds=60.0, seed=0).evidence
     assert found.calibration.distance < FAR
+    assert not found.beginning_is_unknown
     assert found.calibrated is None
     assert found.beginning("staged_fine_tuning") is found.measures
 
@@ -322,7 +324,28 @@ def test_what_would_take_too_long_to_ask_is_said_not_to_be_reached():
     study = _Study(Clock(1e-9), seed=0, verbose=False)
     assert study.calibrated([body], splits) == [body]
     assert study.not_reached == ["how far fine-tuning moves the statistics of seeing"]
-    assert calibrated(body, splits, seconds=0.0, seed=0) is None
+
+
+def test_asking_is_thought_to_take_what_it_took_to_build_and_judge_once_more_and_the_passes():
+    """Asked are 30 examples: in one pass to see that it is another domain, then in eleven."""
+    body, splits = _of_another_domain()
+    slow = dataclasses.replace(body, evidence=dataclasses.replace(body.evidence, seconds=200.0))
+    assert calibrated(slow, splits, seconds=199.0, seed=0) is slow
+    slow = dataclasses.replace(slow, pace=dataclasses.replace(body.pace, forward=10.0))
+    assert calibrated(slow, splits, seconds=200.0 + 1.5 * 30 * 10.0 - 1, seed=0) is slow
+    found = calibrated(slow, splits, seconds=200.0 + 1.5 * 11 * 30 * 10.0 - 1, seed=0).evidence
+    assert found.beginning_is_unknown
+    assert found.seconds > 200.0
+    assert calibrated(slow, splits, seconds=200.0 + 1.5 * 11 * 30 * 10.0 + 60, seed=0).evidence.calibrated
+
+
+def test_a_head_that_no_method_begins_with_is_refused_before_anything_is_computed():
+    splits = dark_and_light(40, batch_size=8)
+    body = residual_body()
+    hidden = keras.layers.Dense(4, name="hidden")(keras.layers.GlobalAveragePooling2D()(body.output))
+    model = keras.Model(body.input, keras.layers.Dense(2)(hidden))
+    with pytest.raises(ValueError, match=r"mine cannot be advised on(.|\n)*kt.image_classifier"):
+        kt.advise(splits, {"mine": model}, minutes=0.01, verbose=False)
 
 
 def test_a_transformer_has_no_statistics_to_ask_about():
@@ -348,7 +371,8 @@ def test_a_trial_begins_with_the_statistics_that_were_chosen(monkeypatch):
     run_trial(body, splits, METHODS[1], 0, epochs=1, clock=Clock(5.0), seed=0)
     ((statistics, plan, data),) = begun
     model = body.candidate.model()
-    re_estimate(model, data, share=body.evidence.calibration.share)
+    rows = np.arange(len(data.train))
+    Passes(model).move([inputs_of(model, data, rows)], share=body.evidence.calibration.share)
     for reached, own in zip(statistics, state.values_of(moving_statistics(model)), strict=True):
         np.testing.assert_allclose(reached, own, rtol=1e-4, atol=1e-5)
     assert [stage.statistics for stage in plan] == ["kept", "kept"]
@@ -388,6 +412,19 @@ def test_to_have_been_asked_in_time_is_no_merit():
     better = dataclasses.replace(_evidence("unasked", _of_200(0.71)), calibrates=True)
     assert order(evidence[0], better) == ["unasked", "asked"]
     assert order(evidence[0], dataclasses.replace(better, calibration=asked["calibration"]))[0] == "asked"
+
+
+def test_a_lead_in_what_fine_tuning_begins_with_is_as_uncertain_as_these_features():
+    """Frozen, two bodies are right about the same; as fine-tuning begins with them, each about others."""
+    draw, moved = np.random.default_rng(0), {}
+    for body, share in (("a", 0.70), ("b", 0.62)):
+        moved[body] = Measures((draw.permutation(200) < share * 200)[None], 0.0, 0.0, 0.0)
+    frozen_right = _of_200(0.5)
+    evidence = [dataclasses.replace(_evidence(body, frozen_right), calibrated=worth) for body, worth in moved.items()]
+    margin = body_margin(prospects(evidence, [], {"a": FOR_IT, "b": FOR_IT}), evidence).difference
+    of_these = moved["a"].lead_over(moved["b"])
+    assert margin.value == pytest.approx(0.08)
+    assert margin.high - margin.low > of_these.high - of_these.low > 0.1
 
 
 def test_of_much_data_a_trial_takes_no_more_epochs_than_the_plan_has():

@@ -36,6 +36,51 @@ def test_statistics_of_several_batches_are_those_of_all_examples_in_the_lowest_l
     np.testing.assert_allclose(layer.moving_variance.numpy(), seen.astype("float64").var((0, 1, 2)), rtol=1e-4)
 
 
+@pytest.mark.both_backends
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_a_layer_sees_what_those_below_it_make_of_a_batch_by_as_much_of_its_own_statistics(share):
+    """Step by step in NumPy: two dense layers, each with a batch norm, and two batches that are not of one size."""
+    first, second = (keras.layers.BatchNormalization(name=name) for name in ("first", "second"))
+    dense = [keras.layers.Dense(4, use_bias=False) for _ in range(2)]
+    model = keras.Sequential([keras.Input((3,)), dense[0], first, keras.layers.ReLU(), dense[1], second])
+    draw = np.random.default_rng(1)
+    for layer in (first, second):
+        for variable, low, high in zip(layer.weights, (0.5, -1, -1, 0.5), (2, 1, 1, 2), strict=True):
+            variable.assign(draw.uniform(low, high, 4))
+    batches = [draw.normal(place, 1 + place, (count, 3)).astype("float32") for place, count in ((0, 9), (1, 5))]
+    old = {layer: [weight.numpy().astype("float64") for weight in layer.weights] for layer in (first, second)}
+    reached = {first: [], second: []}
+    for batch in batches:
+        x = batch.astype("float64")
+        for kernel, layer in zip(dense, (first, second), strict=True):
+            x = np.maximum(x, 0) @ kernel.kernel.numpy() if layer is second else x @ kernel.kernel.numpy()
+            reached[layer].append(x)
+            gamma, beta, mean, variance = old[layer]
+            mean, variance = (1 - share) * mean + share * x.mean(0), (1 - share) * variance + share * x.var(0)
+            x = (x - mean) / np.sqrt(variance + layer.epsilon) * gamma + beta
+    Passes(model).move(batches, share=share)
+    for layer, seen in reached.items():
+        _, _, mean, variance = old[layer]
+        together = np.concatenate(seen)
+        expected = (1 - share) * mean + share * together.mean(0), (1 - share) * variance + share * together.var(0)
+        np.testing.assert_allclose(layer.moving_mean.numpy(), expected[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(layer.moving_variance.numpy(), expected[1], rtol=1e-4)
+
+
+@pytest.mark.both_backends
+def test_passes_are_compiled_once():
+    model, called = classifier(), []
+    layer = model.get_layer("residual").get_layer("stem_bn")
+    own_call = layer.call
+    layer.call = lambda *args, **kwargs: called.append(1) or own_call(*args, **kwargs)
+    batches = [pictures(6) * scale for scale in (0.3, 0.6)]
+    passes = Passes(model)
+    passes.distance(batches)
+    passes.move(batches, share=0.5)
+    passes.move(batches)
+    assert len(called) == 1
+
+
 def test_only_moving_statistics_change_and_the_layers_are_left_as_they_were():
     model = classifier()
     before = state.values(model)

@@ -84,6 +84,23 @@ def test_where_they_do_already_every_statistic_keeps_its_bits():
         np.testing.assert_array_equal(old, new)
 
 
+def test_a_calibration_that_is_broken_off_has_moved_nothing(monkeypatch):
+    model, judged = far_away(), []
+    before = state.values(model)
+
+    def break_off(*args):
+        judged.append(args)
+        if len(judged) == 2:
+            raise KeyboardInterrupt
+        return 0.5, 0.5
+
+    monkeypatch.setattr(calibration, "_judged", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(model, splits(), seed=0)
+    for old, new in zip(before, state.values(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
 def test_what_is_believed_beforehand_is_a_belief_for_each_share():
     assert len(BELIEFS) == len(SHARES)
     assert sum(BELIEFS) == pytest.approx(1)
@@ -95,10 +112,10 @@ def test_where_labels_speak_clearly_for_the_statistics_that_there_are_little_mov
     assert calibration._mean_share(path, 1000) < 0.01
 
 
-def test_at_most_250_examples_are_asked_and_several_of_every_class_that_is(monkeypatch):
+def test_at_most_256_examples_are_asked_and_several_of_every_class_that_is():
     labels = np.random.default_rng(0).integers(100, size=3000)
     rows = calibration._asked(labels, seed=0)
-    assert len(rows) == len(set(rows.tolist())) == 250
+    assert len(rows) == len(set(rows.tolist())) == calibration.MOST_EXAMPLES == 256
     assert np.bincount(labels[rows]).max() >= 4
     assert np.unique(np.bincount(labels[rows])[np.bincount(labels[rows]) > 0]).min() >= 2
 

@@ -212,10 +212,11 @@ class _Job:
         model's own statistics stay."""
         statistics = moving_statistics(self.model)
         before = state.values_of(statistics)
-        re_estimate(self.model, self.domains[domain], rows=taken, seed=self._seed)
-        found = [self.features(domain, rows) for rows in lots]
-        state.assign_to(statistics, before, noun="statistics")
-        return found
+        try:
+            re_estimate(self.model, self.domains[domain], rows=taken, seed=self._seed)
+            return [self.features(domain, rows) for rows in lots]
+        finally:
+            state.assign_to(statistics, before, noun="statistics")
 
     def fold(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """The target's features as the head reads them from now on."""
