@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize(("data", "kills"), [("pictures", 10), ("comparison", 2)])
+@pytest.mark.parametrize(("data", "kills"), [("pictures", 5), ("comparison", 1)])
 def test_killed_runs_end_bit_identical(data, kills):
     command = [sys.executable, ROOT / "benchmarks" / "kills.py", "--kills", str(kills), "--data", data]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
