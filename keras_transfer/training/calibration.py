@@ -221,12 +221,10 @@ def _judged(features: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float,
     (True, 1.0)
     """
     classes = np.unique(labels, return_inverse=True)[1]
-    losses, accuracies = [], []
-    for repeat in range(-(-JUDGEMENTS // len(classes))):
+    divisions = np.empty((-(-JUDGEMENTS // len(classes)), len(classes)), int)
+    for repeat, folds in enumerate(divisions):
         order = np.random.default_rng([seed, repeat]).permutation(len(classes))
-        folds = np.empty(len(classes), int)
         folds[order] = turn_in_class(classes[order]) % PARTS
-        said = out_of_fold(features, classes, folds, seed=seed)
-        losses.append(calibrated_loss(said, classes))
-        accuracies.append(np.mean(said.argmax(axis=1) == classes))
-    return float(np.mean(losses)), float(np.mean(accuracies))
+    said = out_of_fold(features, classes, divisions, seed=seed)
+    loss = np.mean([calibrated_loss(each, classes) for each in said])
+    return float(loss), float(np.mean(said.argmax(axis=-1) == classes))

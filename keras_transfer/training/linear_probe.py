@@ -130,11 +130,11 @@ def out_of_fold(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, 
     Args:
         features: shape (examples, numbers).
         labels: class numbers, shape (examples,).
-        folds: the number of each example's fold, shape (examples,).
-        seed: of how the strength is chosen.
+        folds: the number of each example's fold, shape (examples,), or for several divisions (divisions, examples).
+        seed: of how the strength is chosen, once for all divisions.
 
     Returns:
-        Probabilities, float64 of shape (examples, classes); 0 for a class that is in one fold only.
+        Probabilities, float64 of the shape of `folds` and classes; 0 for a class that is in one fold only.
 
     Example:
 
@@ -145,13 +145,15 @@ def out_of_fold(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, 
     """
     from threadpoolctl import threadpool_limits
 
-    found = np.zeros((len(labels), int(labels.max()) + 1))
+    classes = int(labels.max()) + 1
+    found = np.zeros((*folds.shape, classes))
     with threadpool_limits(1, user_api="blas"):
         rotated, _ = _rotated(_Scale.of_each(features)(features))
         strength, _ = _strength(rotated, labels, None, seed)
-        for fold in np.unique(folds):
-            fitted, judged = folds != fold, folds == fold
-            found[judged] = _said(rotated[fitted], labels[fitted], rotated[judged], strength, found.shape[1])
+        for said, division in zip(found.reshape(-1, len(labels), classes), np.atleast_2d(folds), strict=True):
+            for fold in np.unique(division):
+                fitted, judged = division != fold, division == fold
+                said[judged] = _said(rotated[fitted], labels[fitted], rotated[judged], strength, classes)
     return found
 
 

@@ -191,3 +191,14 @@ def test_what_is_held_out_is_judged_by_a_probe_that_has_not_seen_it():
     strength = _best_strength(scaled, labels)
     probe = LogisticRegression(C=strength, max_iter=1000).fit(scaled[folds != 2], labels[folds != 2])
     np.testing.assert_allclose(found[folds == 2], probe.predict_proba(scaled[folds == 2]), atol=1e-3)
+
+
+def test_of_several_divisions_each_is_judged_as_it_would_be_alone():
+    generator = np.random.default_rng(0)
+    labels = np.arange(30) % 3
+    features = generator.normal(size=(30, 5)) + labels[:, None]
+    divisions = np.stack([np.arange(30) // 10, np.arange(30) % 5])
+    found = linear_probe.out_of_fold(features, labels, divisions, seed=0)
+    for said, folds in zip(found, divisions, strict=True):
+        np.testing.assert_array_equal(said, linear_probe.out_of_fold(features, labels, folds, seed=0))
+    assert np.abs(found[0] - found[1]).max() > 0.01
