@@ -199,6 +199,6 @@ def test_of_several_divisions_each_is_judged_as_it_would_be_alone():
     features = generator.normal(size=(30, 5)) + labels[:, None]
     divisions = np.stack([np.arange(30) // 10, np.arange(30) % 5])
     found = linear_probe.out_of_fold(features, labels, divisions, seed=0)
-    for said, folds in zip(found, divisions, strict=True):
-        np.testing.assert_array_equal(said, linear_probe.out_of_fold(features, labels, folds, seed=0))
+    for said, division in zip(found, divisions, strict=True):
+        np.testing.assert_array_equal(said, linear_probe.out_of_fold(features, labels, division, seed=0))
     assert np.abs(found[0] - found[1]).max() > 0.01

@@ -112,6 +112,9 @@ def train(
     )
     # Built within a traced step, the values that it pulls to would be left at zero.
     pairs.optimizer.build(pairs.trainable_variables)
+    # The averages of both losses are created at the first call; by a traced step, which is traced once more for it.
+    nothing = {"logits": np.zeros((1, *model.output_shape[1:]), "float32"), "penalty": np.zeros(1, "float32")}
+    pairs.compute_loss(y={"logits": np.zeros(1, "int32"), "penalty": np.zeros(1, "float32")}, y_pred=nothing)
     history = History(None)
     history.stage = stage.name
     with compilation.averaging_over(model, stage, 2 * steps * stage.epochs), hub.taking_packed_inputs(model):

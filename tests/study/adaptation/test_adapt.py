@@ -64,6 +64,15 @@ def test_methods_that_train_leave_a_plain_model_and_look_at_no_label_of_the_targ
     assert not any("adversary" in path or "paired" in path for path in (i.path for i in state.identities(model)))
 
 
+@pytest.mark.parametrize("method", ["coral", "adversarial"])
+def test_a_step_is_traced_once(method, monkeypatch):
+    model, source, target = classifier(), dark_and_light(), _target()
+    traced, train_step = [], keras.Model.train_step
+    monkeypatch.setattr(keras.Model, "train_step", lambda self, *data: traced.append(self) or train_step(self, *data))
+    kt.adapt(model, source, target, method, stage=ONE_EPOCH, verbose=False)
+    assert len(traced) == 1
+
+
 def test_statistics_look_at_no_label_of_the_target():
     found = kt.adapt(classifier(), dark_and_light(), _sealed(), verbose=False)
     assert sum(found.after.shares) == pytest.approx(1)
