@@ -75,7 +75,7 @@ def select(model: keras.Model, spec: LoRA, *, head: Sequence[keras.Layer] = ()) 
         meant = [place for place in meant if id(place.layer) not in outside]
         chosen = [place for place in meant if place.layer.built and not is_many_matrices(place.layer)]
         passed_over = [place for place in meant if place not in chosen]
-        _check_found(chosen or meant, every, spec, model)
+        _check_found(chosen or meant, [place for place in every if id(place.layer) not in outside], spec, model)
     elif isinstance(spec.targets, str) or isinstance(spec.targets[0], str):
         patterns = [spec.targets] if isinstance(spec.targets, str) else spec.targets
         found = [place for pattern in patterns for place in matching(every, pattern, "targets")]
@@ -250,7 +250,7 @@ def _within_blocks(model: keras.Model, chosen: Sequence[Place], wanted: str | Se
     return found
 
 
-def _check_found(chosen: Sequence[Place], every: Sequence[Place], spec: LoRA, model: keras.Model) -> None:
+def _check_found(chosen: Sequence[Place], others: Sequence[Place], spec: LoRA, model: keras.Model) -> None:
     reasons = {place.path: unsuitable(place.layer) for place in chosen}
     refused = {path: reason for path, reason in reasons.items() if reason}
     if refused:
@@ -265,14 +265,15 @@ def _check_found(chosen: Sequence[Place], every: Sequence[Place], spec: LoRA, mo
         )
     if not chosen:
         what = "no attention projections" if spec.targets == "attention" else "no linear layers outside the head"
-        able = [place for place in every if kind_of(place.layer)]
+        able = [place for place in others if kind_of(place.layer)]
         raise ValueError(
             explain(
                 f"{model.name} has {what}.",
                 given=f"targets={spec.targets!r}",
                 its_layers=_some(able) if able else "none that could carry an adapter",
-                to_mend=('targets="all-linear", or ' if spec.targets == "attention" else "")
-                + "patterns over layer paths",
+                to_mend=('targets="all-linear", or ' if spec.targets == "attention" and linear(others) else "")
+                + "patterns over layer paths"
+                + (f", for instance targets={able[-1].path!r}" if able else ""),
             )
         )
 

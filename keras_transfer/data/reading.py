@@ -169,6 +169,14 @@ def pictures(given: Any) -> PictureExamples:
     Raises:
         ValueError: there is none, or they are of no such kind.
     """
+    if isinstance(given, str | os.PathLike) and os.path.isdir(given):
+        raise ValueError(
+            explain(
+                "This is a folder, and pictures without labels are given one by one.",
+                given=repr(str(given)),
+                to_mend='its files, sorted(pathlib.Path(folder).glob("*.jpg")); or kt.data.images(…), with labels',
+            )
+        )
     single = isinstance(given, str | bytes | os.PathLike) or (
         hasattr(given, "shape") and len(given.shape) == 3 and given.shape[-1] == 3
     )

@@ -89,7 +89,8 @@ class Advice:
         margins = [margin for margin in (self.body_margin, self.method_margin) if margin]
         said = f"{self.method} of {self.body}"
         if margins and not any(margin.is_clear for margin in margins):
-            first = f"No difference beyond noise: {said} came out best."
+            best = "came out best" if self._own_trials() else "is thought to do best, and was not tried"
+            first = f"No difference beyond noise: {said} {best}."
             first += " Whichever is cheaper will do as far as these data can tell."
         else:
             first = f"Recommended: {said}."
@@ -97,10 +98,16 @@ class Advice:
 
     def _next(self) -> str:
         lines = ["next:", f"  {self.code}"]
-        own = [trial for trial in self.trials if (trial.body, trial.method) == (self.body, self.method)]
+        if "backbones" in self.code:
+            lines.append("  Here `backbones` is what `kt.advise` was given.")
+        own = self._own_trials()
         if any(trial.epochs < trial.whole for trial in own):
             lines.append(f"  This is the whole plan, and takes longer: trials had {own[0].length} epochs of the body.")
         return "\n".join(lines)
+
+    def _own_trials(self) -> list[Trial]:
+        """Those of what is recommended."""
+        return [trial for trial in self.trials if (trial.body, trial.method) == (self.body, self.method)]
 
     def _of_body(self) -> str:
         return f"the body: {self.body_margin or 'there was no other to compare it with'}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
-from keras_transfer.evaluation.formatting import percent
+from keras_transfer.evaluation.formatting import duration, percent
 from keras_transfer.study import folds, prospects
 from keras_transfer.study.advice import Advice
 from keras_transfer.study.candidates import Candidate, candidates
@@ -237,8 +237,12 @@ class _Study:
             for epochs in range(most, FEWEST_EPOCHS - 1, -1):
                 if sum(body.pace.seconds(method, epochs) for body, method in pairs) < TRIALS_SHARE * self.clock.left:
                     return pairs, epochs
-            left_out = near.pop().name
-            self.not_reached.append(f"trials of {left_out}: the minutes do not allow {FEWEST_EPOCHS} epochs of it")
+            needed = sum(body.pace.seconds(method, FEWEST_EPOCHS) for body, method in pairs)
+            names, there = " and ".join(body.name for body in near), TRIALS_SHARE * self.clock.left
+            self.not_reached.append(
+                f"trials of {near.pop().name}: {FEWEST_EPOCHS} epochs of {names} are thought to take "
+                f"{duration(needed)}, and {duration(max(0.0, there))} are left for them"
+            )
         return [], 0
 
     def _trial(self, body: Frozen, splits: Splits, method: str, number: int, epochs: int) -> Trial | None:

@@ -3,18 +3,20 @@
 import inspect
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
+from keras_transfer.study.source import Source
 from keras_transfer.training.fit import fit
 
 # What `compare` says itself to `fit`.
 _OWN = ("model", "splits", "plan", "workdir", "seed", "verbose")
 _OF_FIT = tuple(name for name in inspect.signature(fit).parameters if name not in _OWN)
+_COUNTED = ("no argument", "one argument")
 _OF_COMPARE = ("build", "splits", "plans", "seeds", "epochs", "minutes", "workdir", "source", "verbose")
 
 
@@ -64,10 +66,11 @@ def check(
     _check_functions(
         "build",
         build if isinstance(build, Mapping) else {"build": build},
+        0,
         "a function that makes a model, not the model: lambda: kt.image_classifier(…); or such functions by name",
     )
     _check_functions(
-        "plans", plans, 'functions from a model to a plan by name, for instance {"head only": kt.feature_extraction}'
+        "plans", plans, 1, 'functions from a model to a plan by name, for instance {"head only": kt.feature_extraction}'
     )
     _check_splits(splits)
     for name, given, fine, expected, to_mend in (
@@ -84,6 +87,8 @@ def check(
                 expected="one of them; without any, each plan is carried out as it is",
             )
         )
+    if source is not None and not isinstance(source, Source):
+        raise ValueError(_out_of_place("source", source, "None, or a kt.Source", "source=kt.Source(splits)"))
     if source is not None and isinstance(build, Mapping) and len(build) > 1:
         raise ValueError(
             explain(
@@ -116,10 +121,39 @@ def _out_of_place(name: str, given: object, expected: str, to_mend: str | None) 
     return explain(f"`{name}` of compare is out of place.", given=repr(given)[:200], expected=expected, to_mend=to_mend)
 
 
-def _check_functions(name: str, given: object, expected: str) -> None:
+def _check_functions(name: str, given: object, count: int, expected: str) -> None:
     named = isinstance(given, Mapping) and given and all(isinstance(key, str) and key for key in given)
     if not named or not all(map(callable, given.values())) or any(_is_class_or_model(each) for each in given.values()):
-        raise ValueError(explain(f"`{name}` gives nothing to compare.", given=repr(given)[:200], expected=expected))
+        said = (
+            ", ".join(f"{key!r}: {type(each).__name__}" for key, each in given.items()) if named else repr(given)[:200]
+        )
+        raise ValueError(explain(f"`{name}` gives nothing to compare.", given=said, expected=expected))
+    for key, each in given.items():
+        if not takes(each, count):
+            raise ValueError(
+                explain(
+                    f"The function {key!r} of `{name}` cannot be called with {_COUNTED[count]}.",
+                    given=f"{key!r}, which takes {inspect.signature(each)}",
+                    expected=expected,
+                )
+            )
+
+
+def takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments; of one that does not say, it is believed.
+
+    Example:
+
+    >>> takes(lambda model: model, 1), takes(lambda model: model, 0), takes(lambda model, rank=8: model, 1)
+    (True, False, True)
+    """
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
 
 
 def _is_class_or_model(given: object) -> bool:
@@ -141,7 +175,7 @@ def _check_options(fit_options: Mapping[str, Any]) -> None:
         if name not in _OF_FIT:
             raise ValueError(
                 explain(
-                    "There is no such argument, neither of `compare` nor of `kt.fit` where each run has its own.",
+                    "There is no such argument of `compare`, nor of the `kt.fit` of its runs.",
                     given=f"{name}={given!r}",
                     nearest=nearest(name, [*_OF_FIT, *_OF_COMPARE]),
                 )

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,6 +14,7 @@ from keras_transfer.builders.text_classifier import text_classifier
 from keras_transfer.data.images import ImageSplits
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
+from keras_transfer.study.arguments import takes
 from keras_transfer.study.put_back import as_it_was
 
 
@@ -83,11 +85,35 @@ def _name(item: Any, number: int) -> str:
 def _candidate(splits: Splits, name: str, item: Any, expression: str, seed: int) -> Candidate:
     if isinstance(item, str):
         pictures = isinstance(splits, ImageSplits)
+        if not pictures and callable(getattr(keras.applications, item, None)):
+            raise ValueError(
+                explain(
+                    f"The backbone {name!r} sees pictures, and these data are texts.",
+                    given=repr(item),
+                    expected='the name of a preset that reads texts, for instance "bert_small_en_uncased"',
+                )
+            )
         build = image_classifier if pictures else text_classifier
         code = f"kt.{build.__name__}({item!r}, splits.classes)"
         return Candidate(name, code, _seeded(seed, lambda: build(item, splits.classes)))
     if isinstance(item, keras.Model):
         return Candidate(name, expression, lambda: item, as_it_was)
+    if callable(item) and getattr(keras.applications, getattr(item, "__name__", ""), None) is item:
+        raise ValueError(
+            explain(
+                f"The backbone {name!r} is the function that makes it without a head for these classes.",
+                given=f"keras.applications.{item.__name__}",
+                to_mend=f"its name, {item.__name__!r}; or lambda splits: kt.image_classifier(…, splits.classes)",
+            )
+        )
+    if callable(item) and not takes(item, 1):
+        raise ValueError(
+            explain(
+                f"The backbone {name!r} cannot be called with the splits.",
+                given=f"a function that takes {inspect.signature(item)}",
+                expected="a function from splits to a model: lambda splits: kt.image_classifier(…, splits.classes)",
+            )
+        )
     if callable(item):
         return Candidate(name, f"{expression}(splits)", _seeded(seed, lambda: _made(name, item(splits))))
     raise ValueError(

@@ -164,6 +164,13 @@ def find_learning_rate(
     >>> len(found.rates), found.rates[0] == 1e-7, found.stage
     (12, True, 'head')
     """
+    for name, given, kind, made_by in (
+        ("model", model, keras.Model, "a keras.Model, from kt.image_classifier(…) for instance"),
+        ("splits", splits, Splits, "what kt.data.images or kt.data.texts returns"),
+        ("plan", plan, Plan | None, "a kt.Plan, from kt.staged_fine_tuning(model) for instance"),
+    ):
+        if not isinstance(given, kind):
+            raise ValueError(explain(f"`{name}` is out of place.", given=type(given).__name__, expected=made_by))
     _check_rates(lowest, highest, steps)
     steps = int(steps)
     objective_of(splits).check(model, splits)

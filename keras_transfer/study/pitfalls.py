@@ -185,6 +185,12 @@ def pitfalls(
         raise ValueError(
             explain("`splits` are no labelled data.", given=type(splits).__name__, expected="splits with classes")
         )
+    if source is not None and not isinstance(source, Splits):
+        raise ValueError(
+            explain(
+                "`source` is no data.", given=type(source).__name__, expected="None, or what kt.data.images returns"
+            )
+        )
     features = {split.name: features_of(model, splits, split) for split in splits.all}
     pairs = near_duplicates(splits, model, flips=flips)
     suspects = _suspects(splits, features, seed)

@@ -58,7 +58,9 @@ class Classification(Objective):
                     "The data have labels, so they are for a classifier.",
                     given=f"{model.name}, with outputs {[tuple(output.shape) for output in model.outputs]}",
                     expected="logits of shape (batch, classes), as from kt.image_classifier or kt.text_classifier",
-                    to_mend="kt.data.texts(…, label=False) or kt.data.prompts(…), for a language model",
+                    to_mend="kt.image_classifier(model, splits.classes), for a body without a head"
+                    if len(model.outputs) == 1 and len(model.outputs[0].shape) == 4
+                    else "kt.data.texts(…, label=False) or kt.data.prompts(…), for a language model",
                 )
             )
         check_classes(model, splits.classes)

@@ -60,10 +60,13 @@ class Interpolation:
     def __str__(self):
         if not self.path:
             return f"safeguard: {self.share:.2f} of the way was kept, for want of a validation split to ask"
-        path = ", ".join(f"{point.share:.2g}: {point.loss:.3f} ({percent(point.accuracy)})" for point in self.path)
+        # The share that was kept may lie a hair beside one that was tried.
+        points = {f"{point.share:.2g}": f"{point.loss:.3f} ({percent(point.accuracy)})" for point in self.path}
+        path = ", ".join(f"{share}: {said}" for share, said in points.items())
         return (
-            f"safeguard: {self.share:.2f} of the way was kept; along it validation loss, of a classifier at its best "
-            f"temperature (and accuracy): {path}"
+            f"safeguard: {self.share:.2f} of the way was kept, the more between three quarters and the lowest loss the "
+            f"fewer there are to ask; along it validation loss, of a classifier at its best temperature (and "
+            f"accuracy): {path}"
         )
 
 

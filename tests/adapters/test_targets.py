@@ -1,5 +1,7 @@
 """Which layers a spec means: rules, patterns, layers, blocks, ranks; and the words where it means none."""
 
+import re
+
 import keras
 import pytest
 from adapters import families, small
@@ -62,7 +64,14 @@ def test_attention_means_queries_and_values_in_every_family(family):
 def test_a_body_without_attention_says_so(family):
     message = _error(getattr(families, family)(), targets="attention")
     assert "has no attention projections" in message
-    assert 'targets="all-linear"' in message
+    assert ('targets="all-linear"' in message) == (family == "f_net")
+    assert "for instance targets=" in message
+
+
+def test_a_body_of_convolutions_says_which_pattern_would_do():
+    body = families.mobile_net()
+    example = re.search("for instance targets='(.*)'", _error(body, targets="all-linear"))[1]
+    assert _paths(body, targets=example) == [example]
 
 
 @pytest.mark.parametrize(

@@ -163,11 +163,12 @@ def test_one_picture_alone_is_a_batch_of_one(tmp_path, encoded):
         ([], "There are no pictures"),
         (PIXELS / 255, "pixels of `pictures` are scaled already"),
         ([PIXELS[0], "a.png"], r"not all of one kind\.\n  given: +ndarray, str"),
+        (str(pathlib.Path(__file__).parent), r"(?s)This is a folder.*mend:.*glob"),
         (["nowhere.png"], "nowhere.png: No such file or directory"),
         ([b"", b"GIF89a"], r"The data has 2 problems\.\n  given: +pictures\[0\]: the file is empty"),
         (np.zeros((2, 3, 8, 8), np.uint8), r"pictures\[0\]: shape \(3, 8, 8\), where"),
     ],
-    ids=["none", "scaled", "mixed", "missing", "broken", "channels first"],
+    ids=["none", "scaled", "mixed", "a folder", "missing", "broken", "channels first"],
 )
 def test_pictures_that_cannot_be_predicted_are_refused(pictures, message):
     with pytest.raises(ValueError, match=message):

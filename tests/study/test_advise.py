@@ -624,6 +624,7 @@ def test_what_is_in_question_fits_into_the_minutes(seconds, epochs, tried):
     found, count = study._in_question([body, body])
     assert (len(found), count) == (tried, epochs)
     assert len(study.not_reached) == 2 - tried
+    assert all("4 epochs of _seeing" in said for said in study.not_reached)
 
 
 @pytest.mark.parametrize(
@@ -633,14 +634,33 @@ def test_what_is_in_question_fits_into_the_minutes(seconds, epochs, tried):
         ([3], "of no kind that is known"),
         ([_seeing, _seeing], "more than once"),
         ([lambda splits: 3], "makes no model"),
+        ([lambda: 3], r"(?s)cannot be called with the splits.*takes \(\)"),
+        ([keras.applications.MobileNetV2], r"(?s)without a head.*mend: *its name, 'MobileNetV2'"),
+        ([_body(0)], r"(?s)for a classifier.*mend: *kt.image_classifier"),
         (["MobilNetV2"], "nearest: *'MobileNetV2'"),
         ([lambda splits: kt.image_classifier(_body(0), 3, preprocessing="tf")], "classes"),
     ],
-    ids=["none", "a number", "twice", "no model", "a misspelt name", "other classes"],
+    ids=[
+        "none",
+        "a number",
+        "twice",
+        "no model",
+        "of nothing",
+        "of Keras",
+        "a body",
+        "a misspelt name",
+        "other classes",
+    ],
 )
 def test_candidates_that_are_none_are_refused(backbones, words):
     with pytest.raises(ValueError, match=words):
         kt.advise(dark_and_light(), backbones, minutes=0.1, verbose=False)
+
+
+def test_a_body_that_sees_is_refused_for_texts():
+    texts = kt.data.texts((["a bad film", "a good film"], ["bad", "good"]), validation=0, batch_size=2)
+    with pytest.raises(ValueError, match="'MobileNetV2' sees pictures, and these data are texts"):
+        kt.advise(texts, ["MobileNetV2"], verbose=False)
 
 
 @pytest.mark.parametrize("seed", ["a", -1, 1.5, True, None, 2**32], ids=str)

@@ -299,6 +299,7 @@ def test_the_rates_rise_by_the_same_factor():
         ({"lowest": "a"}, r"(?s)`lowest`.*'a'.*mend:\s+lowest=1e-7"),
         ({"highest": None}, r"(?s)`highest`.*mend:\s+highest=1.0"),
         ({"lowest": True}, "`lowest`"),
+        ({"plan": kt.feature_extraction}, r"(?s)`plan`.*function.*a kt.Plan"),
         ({"stage": "hed"}, "nearest: +head"),
         ({"stage": kt.Stage("head", 1), "plan": kt.Plan([kt.Stage("head", 1)])}, "holds others"),
         ({"stage": kt.Stage("blok1", 1)}, "nearest: +'?block1"),
@@ -308,3 +309,11 @@ def test_what_makes_no_sense_is_refused(options, message):
     model, data = _pictures()
     with pytest.raises(ValueError, match=message):
         _find(model, data, **options)
+
+
+def test_model_and_data_in_each_others_place_are_refused():
+    model, data = _pictures()
+    with pytest.raises(ValueError, match=r"(?s)`model` is out of place.*given: +ImageSplits"):
+        _find(data, model)
+    with pytest.raises(ValueError, match=r"(?s)`splits` is out of place.*given: +ndarray"):
+        _find(model, np.zeros((4, 16, 16, 3)))

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from bodies import residual_body
+from bodies import classifier, dark_and_light, residual_body
 from readers import text_classifier
 
 import keras_transfer as kt
@@ -238,3 +238,8 @@ def test_texts_are_compared_by_their_letters():
     splits = kt.data.texts((texts, ["good", "bad"] * 4), batch_size=2, validation=0)
     pairs = near_duplicates.near_duplicates(splits, text_classifier())
     assert [(pair.one[1], pair.other[1], pair.look) for pair in pairs] == [(0, 5, 1.0)]
+
+
+def test_a_source_that_is_no_data_is_refused():
+    with pytest.raises(ValueError, match=r"(?s)`source` is no data.*given: +str"):
+        kt.pitfalls(dark_and_light(), classifier(), source="pictures/")

@@ -23,7 +23,7 @@ from keras_transfer.study.adaptation.alignment import alignment, fold, lowest_of
 from keras_transfer.study.adaptation.coral import Coral
 from keras_transfer.study.adaptation.domains import without_labels
 from keras_transfer.study.adaptation.measures import Gap, gap, halves, mean_gap
-from keras_transfer.training.batch_statistics import moving_statistics, re_estimate
+from keras_transfer.training.batch_statistics import inputs_of, moving_statistics, re_estimate
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import start_from_probe
 from keras_transfer.training.objectives import Classification
@@ -104,6 +104,8 @@ def adapt(
         "target_unlabelled", f"{together[1]} texts in a row", together[0] == together[1], f"{together[0]}, as in source"
     )
     _check("target_unlabelled", f"{len(target.train)} example", len(target.train) > 1, "2 or more: one does not vary")
+    for domain in (source, target):
+        inputs_of(model, domain, np.arange(1))  # or the reason why the model cannot read it, before anything is changed
     job = _Job(model, source, target, head == "probe", seed, verbose)
     follows, folds = _what_is_aligned(model, align, stage)
     if folds:

@@ -321,3 +321,14 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_changes(method, o
     with pytest.raises(ValueError, match=words):
         kt.adapt(model, dark_and_light(), _target(), method, verbose=False, **options)
     assert all(map(np.array_equal, before, state.values(model)))
+
+
+def test_a_target_that_the_model_cannot_read_is_refused_before_anything_changes():
+    model, texts = (
+        classifier(),
+        kt.data.texts((["a bad film", "a good film"], ["bad", "good"]), validation=0, batch_size=2),
+    )
+    before = state.values(model)
+    with pytest.raises(ValueError, match="reads text"):
+        kt.adapt(model, dark_and_light(), texts, verbose=False)
+    assert all(map(np.array_equal, before, state.values(model)))
