@@ -10,8 +10,9 @@ beside an oracle that has the labels of the 600. Faint and noisy ones come back;
 
 is the real thing: `photos` has one folder per class (or `train`, `val` and `test` with one each), `sketches` is any
 folder with pictures. No label of the target is read, so nobody can say how good the result is: look at the pictures.
-Both commands draw two into `--out`: `domains.png`, both domains on one map before and after, and `clusters.png`, what the
-adapted features make of the target when they are divided without any label, its most typical pictures beside each group.
+Both commands draw two into `--out`: `domains.png`, both domains on one map before and after, and `clusters.png`, what
+the adapted features make of the target when they are divided without any label, its most typical pictures beside each
+group.
 """
 
 import pathlib
