@@ -84,6 +84,14 @@ class Pitfalls:
         lines += [_filled(f"- no {check}", "  ") for check in fine]
         return "\n".join(lines)
 
+    def where(self, place: tuple[str, int]) -> str:
+        """What an example is found by: its file, the line of a table, or its place in an array.
+
+        Args:
+            place: split and number, as pairs and suspects have them: `found.where(found.suspects[0].place)`.
+        """
+        return self._split(place[0]).describe(place[1])
+
     def plot(self, folder: str | os.PathLike) -> list[pathlib.Path]:
         """Draws the near-duplicates side by side, and the examples whose labels look wrong.
 
@@ -132,7 +140,7 @@ class Pitfalls:
 
         def shown(place: tuple[str, int]) -> str:
             split = self._split(place[0])
-            return f"  {self._label(place)}  {split.describe(place[1])}: {split.examples.readable(place[1])}"
+            return f"  {self._label(place)}  {self.where(place)}: {split.examples.readable(place[1])}"
 
         content = {
             "pairs.txt": [f"{p.look:.2f}\n{shown(p.one)}\n{shown(p.other)}" for p in self.pairs],
@@ -292,7 +300,12 @@ def _labels(splits: Splits, suspects: list[Suspect], among: str = "") -> Pitfall
     if suspects:
         first = suspects[0]
         figure += f"; the surest is {first.place[0]} #{first.place[1]}, {first.label!r}, like {first.looks_like!r}"
-    return Pitfall("labels that look wrong", bool(suspects), figure + among, "Look at them: `plot` draws them")
+    return Pitfall(
+        "labels that look wrong",
+        bool(suspects),
+        figure + among,
+        "Look at them: `plot` draws them, `where` names their files",
+    )
 
 
 def _shift(shift: Shift) -> Pitfall:

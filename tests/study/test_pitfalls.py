@@ -97,7 +97,10 @@ def test_however_often_a_picture_is_there_its_copies_are_found_and_nothing_else(
 
 
 def test_the_report_names_each_with_its_figure_and_draws_them(body, tmp_path):
-    found = kt.pitfalls(_leaky(), body)
+    data = _leaky()
+    found = kt.pitfalls(data, body)
+    (split, number), by_split = found.pairs[0].one, {split.name: split for split in data.all}
+    assert found.where((split, number)) == by_split[split].examples.describe(number)
     by_name = {check.name: check for check in found.checks}
     assert "2 pairs" in by_name["near-duplicates between splits"].figure
     assert "1 pair, 1 of them with two labels" in by_name["near-duplicates within train"].figure

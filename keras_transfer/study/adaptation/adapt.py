@@ -283,6 +283,7 @@ def _checked(
         )
     Classification().check(model, source)
     trains = method != "statistics"
+    _check("stage", stage, stage is None or isinstance(stage, Stage), "None, or a kt.Stage; a plan has several")
     _check("stage", stage, stage is None or trains, f"None: {method!r} trains nothing but the head")
     _check("align", align, align == "auto" or not trains, f"'auto': {method!r} has no such choice")
     is_number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)

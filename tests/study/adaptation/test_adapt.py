@@ -312,6 +312,7 @@ def test_an_adversary_that_brought_nothing_together_says_so():
         ("coral", {"weight": "a"}, r"(?s)`weight`.*'a'.*mend:\s+weight=1.0"),
         ("coral", {"stage": kt.Stage("all", 1, safeguard=True)}, "for want of labels"),
         ("coral", {"stage": kt.Stage("blok3", 1)}, "block3"),
+        ("coral", {"stage": kt.Plan([kt.Stage("all", 1)])}, r"(?s)`stage` of adapt is out of place.*a kt.Stage"),
         ("statistics", {"head": "prob"}, "'probe'"),
     ],
 )
