@@ -63,10 +63,10 @@ class Interpolation:
         # The share that was kept may lie a hair beside one that was tried.
         points = {f"{point.share:.2g}": f"{point.loss:.3f} ({percent(point.accuracy)})" for point in self.path}
         path = ", ".join(f"{share}: {said}" for share, said in points.items())
+        by = ", from three quarters towards the lowest loss by how many there are to ask" if 0 < self.share < 1 else ""
         return (
-            f"safeguard: {self.share:.2f} of the way was kept, the more between three quarters and the lowest loss the "
-            f"fewer there are to ask; along it validation loss, of a classifier at its best temperature (and "
-            f"accuracy): {path}"
+            f"safeguard: {self.share:.2f} of the way was kept{by}; along it validation loss, of a classifier at its best "
+            f"temperature (and accuracy): {path}"
         )
 
 

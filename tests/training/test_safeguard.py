@@ -13,7 +13,7 @@ from keras_transfer.evaluation.prediction import predict_split
 from keras_transfer.training import stages
 from keras_transfer.training.audit import Audit
 from keras_transfer.training.linear_probe import start_from_probe
-from keras_transfer.training.safeguard import BELIEFS, OF_HEAD, calibrated_loss, safeguard
+from keras_transfer.training.safeguard import BELIEFS, OF_HEAD, Interpolation, Point, calibrated_loss, safeguard
 
 both_backends = pytest.mark.both_backends
 
@@ -185,3 +185,11 @@ def test_without_a_validation_split_three_quarters_of_the_way_are_kept_and_said(
     assert "0.74 of the way was kept, for want of a validation split" in capsys.readouterr().out
     assert Audit.from_dict(json.loads(json.dumps(dataclasses.asdict(run.audits[0])))).interpolation == found
     assert run.audits[1].interpolation.share == 1.0, "a head alone is kept as it was trained"
+
+
+def test_it_says_why_it_does_not_end_at_the_lowest_loss_and_no_share_twice():
+    path = tuple(Point(share, loss=0.3 + share / 10, accuracy=0.8) for share in (0.0, 0.4, 0.401, 1.0))
+    said = str(Interpolation(0.401, path))
+    assert "0.40 of the way was kept, from three quarters towards the lowest loss" in said
+    assert said.endswith("0: 0.300 (80.0 %), 0.4: 0.340 (80.0 %), 1: 0.400 (80.0 %)")
+    assert "1.00 of the way was kept; along it" in str(Interpolation(1.0, path))
