@@ -65,8 +65,8 @@ class Interpolation:
         path = ", ".join(f"{share}: {said}" for share, said in points.items())
         by = ", from three quarters towards the lowest loss by how many there are to ask" if 0 < self.share < 1 else ""
         return (
-            f"safeguard: {self.share:.2f} of the way was kept{by}; along it validation loss, of a classifier at its best "
-            f"temperature (and accuracy): {path}"
+            f"safeguard: {self.share:.2f} of the way was kept{by}; along it validation loss, of a classifier at its "
+            f"best temperature (and accuracy): {path}"
         )
 
 
