@@ -12,6 +12,7 @@ from keras_transfer.errors import explain
 from keras_transfer.evaluation.formatting import duration, percent
 from keras_transfer.study import folds, prospects
 from keras_transfer.study.advice import Advice
+from keras_transfer.study.arguments import check_seed
 from keras_transfer.study.candidates import Candidate, candidates
 from keras_transfer.study.evidence import Built, Frozen, built, calibrated, frozen
 from keras_transfer.study.folds import Sample
@@ -24,8 +25,6 @@ from keras_transfer.study.trials import Trial, run_trial
 # More examples than this change no order of bodies, and take the minutes that the trials need; fewer are not worth it,
 # and each class is to be in each part of the cross-validation.
 MOST_EXAMPLES, FEWEST_EXAMPLES = 4_000, 200
-# Keras and scikit-learn take no larger seed, and the folds are drawn with this one and the two after it.
-MOST_SEED = 2**32 - 3
 # So many bodies are tried at most.
 MOST_TRIED = 3
 # Features of all bodies may take so much of the minutes, and mirrored pictures so much of what is left then.
@@ -96,23 +95,12 @@ def _check(splits: Splits, minutes: float, seed: int) -> None:
                 expected="pictures or texts with labels, from kt.data.images or kt.data.texts",
             )
         )
-    if not _is(minutes, numbers.Real) or not 0 < minutes < math.inf:
+    is_number = isinstance(minutes, numbers.Real) and not isinstance(minutes, bool)
+    if not is_number or not 0 < minutes < math.inf:
         raise ValueError(
             explain("`minutes` is no time.", given=repr(minutes), expected="a number above 0", to_mend="minutes=5")
         )
-    if not _is(seed, numbers.Integral) or not 0 <= seed <= MOST_SEED:
-        raise ValueError(
-            explain(
-                "`seed` is no seed.",
-                given=repr(seed),
-                expected=f"a whole number from 0 to {MOST_SEED:,}",
-                to_mend="seed=0",
-            )
-        )
-
-
-def _is(given: object, kind: type) -> bool:
-    return isinstance(given, kind) and not isinstance(given, bool)
+    check_seed(seed)
 
 
 @dataclasses.dataclass

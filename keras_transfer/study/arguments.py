@@ -1,4 +1,4 @@
-"""Arguments of `compare` that mean nothing are refused here, before anything is built."""
+"""Arguments that mean nothing are refused here, before anything is built: those of `compare`, and what others share."""
 
 import inspect
 import math
@@ -13,6 +13,8 @@ from keras_transfer.errors import explain, nearest
 from keras_transfer.study.source import Source
 from keras_transfer.training.fit import fit
 
+# Keras and scikit-learn take no larger seed, and the folds are drawn with this one and the two after it.
+MOST_SEED = 2**32 - 3
 # What `compare` says itself to `fit`.
 _OWN = ("model", "splits", "plan", "workdir", "seed", "verbose")
 _OF_FIT = tuple(name for name in inspect.signature(fit).parameters if name not in _OWN)
@@ -50,6 +52,24 @@ def _seed_list(seeds: object) -> Sequence[object]:
     if isinstance(seeds, np.ndarray):
         return seeds.tolist() if seeds.ndim == 1 else ()
     return seeds if isinstance(seeds, Sequence) else ()
+
+
+def check_seed(seed: object) -> None:
+    """Raises a `ValueError` for what is no seed.
+
+    Example:
+
+    >>> check_seed(7)
+    """
+    if not _is_whole(seed) or not 0 <= seed <= MOST_SEED:
+        raise ValueError(
+            explain(
+                "`seed` is no seed.",
+                given=repr(seed),
+                expected=f"a whole number from 0 to {MOST_SEED:,}",
+                to_mend="seed=0",
+            )
+        )
 
 
 def check(

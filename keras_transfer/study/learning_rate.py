@@ -18,6 +18,7 @@ from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.fates import fates
 from keras_transfer.plans.methods import staged_fine_tuning
 from keras_transfer.plans.plan import Plan, Stage
+from keras_transfer.study.arguments import check_seed
 from keras_transfer.study.put_back import as_it_was
 from keras_transfer.study.smoothing import bounded, smooth, spread, weights_of, width
 from keras_transfer.training import compilation
@@ -171,6 +172,7 @@ def find_learning_rate(
     ):
         if not isinstance(given, kind):
             raise ValueError(explain(f"`{name}` is out of place.", given=type(given).__name__, expected=made_by))
+    check_seed(seed)
     _check_rates(lowest, highest, steps)
     steps = int(steps)
     objective_of(splits).check(model, splits)

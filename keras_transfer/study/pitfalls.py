@@ -14,6 +14,7 @@ from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 from keras_transfer.evaluation.formatting import LINE_WIDTH, percent
 from keras_transfer.study import intervals
+from keras_transfer.study.arguments import check_seed
 from keras_transfer.study.domain_shift import Shift, shifts_among
 from keras_transfer.study.embedding import features_of
 from keras_transfer.study.folds import Sample
@@ -193,6 +194,7 @@ def pitfalls(
         raise ValueError(
             explain("`splits` are no labelled data.", given=type(splits).__name__, expected="splits with classes")
         )
+    check_seed(seed)
     if source is not None and not isinstance(source, Splits):
         raise ValueError(
             explain(

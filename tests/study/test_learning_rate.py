@@ -300,6 +300,7 @@ def test_the_rates_rise_by_the_same_factor():
         ({"highest": None}, r"(?s)`highest`.*mend:\s+highest=1.0"),
         ({"lowest": True}, "`lowest`"),
         ({"plan": kt.feature_extraction}, r"(?s)`plan`.*function.*a kt.Plan"),
+        ({"seed": "a"}, "`seed` is no seed"),
         ({"stage": "hed"}, "nearest: +head"),
         ({"stage": kt.Stage("head", 1), "plan": kt.Plan([kt.Stage("head", 1)])}, "holds others"),
         ({"stage": kt.Stage("blok1", 1)}, "nearest: +'?block1"),

@@ -243,6 +243,8 @@ def test_texts_are_compared_by_their_letters():
     assert [(pair.one[1], pair.other[1], pair.look) for pair in pairs] == [(0, 5, 1.0)]
 
 
-def test_a_source_that_is_no_data_is_refused():
+def test_a_source_that_is_no_data_and_a_seed_that_is_no_number_are_refused():
     with pytest.raises(ValueError, match=r"(?s)`source` is no data.*given: +str"):
         kt.pitfalls(dark_and_light(), classifier(), source="pictures/")
+    with pytest.raises(ValueError, match=r"(?s)`seed` is no seed.*given: +'a'"):
+        kt.pitfalls(dark_and_light(), classifier(), seed="a")

@@ -23,6 +23,7 @@ from keras_transfer.study.adaptation.alignment import alignment, fold, lowest_of
 from keras_transfer.study.adaptation.coral import Coral
 from keras_transfer.study.adaptation.domains import without_labels
 from keras_transfer.study.adaptation.measures import Gap, gap, halves, mean_gap
+from keras_transfer.study.arguments import check_seed
 from keras_transfer.training.batch_statistics import inputs_of, moving_statistics, re_estimate
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import start_from_probe
@@ -97,6 +98,7 @@ def adapt(
     >>> adapt(model, digits, inverted, verbose=False).steps[-1]
     'the statistics of 27 batch norms are those of 32 examples of the target'
     """
+    check_seed(seed)
     stage = _checked(model, source, method, align=align, stage=stage, weight=weight, head=head)
     target = without_labels(model, target_unlabelled, like=source)
     together = [getattr(domain, "texts_per_row", 1) for domain in (source, target)]

@@ -306,6 +306,7 @@ def test_an_adversary_that_brought_nothing_together_says_so():
     [
         ("corel", {}, "'coral'"),
         ("statistics", {"stage": ONE_EPOCH}, "`stage` of adapt is out of place"),
+        ("statistics", {"seed": "a"}, "`seed` is no seed"),
         ("statistics", {"weight": 2.0}, "has no penalty"),
         ("coral", {"align": "features"}, "has no such choice"),
         ("coral", {"weight": 0.0}, "a positive number"),
