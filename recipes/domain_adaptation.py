@@ -99,10 +99,9 @@ def digits(seed: int, out: pathlib.Path) -> None:
         if max(accuracies[1:-1]) <= accuracies[0]:
             in_vain.append(name)
     if in_vain:
-        print(
-            f"\nNo method helps with: {', '.join(in_vain)}. Domains can be brought together with the wrong classes on"
-        )
-        print("one another, and without labels nothing says so: look at some of the predictions.")
+        print(f"\nNo method helps with: {', '.join(in_vain)}.")
+        print("Domains can be brought together with the wrong classes on one another, and without labels nothing")
+        print("says so: look at some of the predictions.")
     print(f"\npictures of the faint ones: {out / 'domains.png'}, {out / 'clusters.png'}")
 
 

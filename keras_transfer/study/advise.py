@@ -3,7 +3,6 @@
 import dataclasses
 import gc
 import math
-import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from keras_transfer.errors import explain
 from keras_transfer.evaluation.formatting import duration, percent
 from keras_transfer.study import folds, prospects
 from keras_transfer.study.advice import Advice
-from keras_transfer.study.arguments import check_seed
+from keras_transfer.study.arguments import check_seed, is_number
 from keras_transfer.study.candidates import Candidate, candidates
 from keras_transfer.study.evidence import Built, Frozen, built, calibrated, frozen
 from keras_transfer.study.folds import Sample
@@ -95,8 +94,7 @@ def _check(splits: Splits, minutes: float, seed: int) -> None:
                 expected="pictures or texts with labels, from kt.data.images or kt.data.texts",
             )
         )
-    is_number = isinstance(minutes, numbers.Real) and not isinstance(minutes, bool)
-    if not is_number or not 0 < minutes < math.inf:
+    if not is_number(minutes) or not 0 < minutes < math.inf:
         raise ValueError(
             explain("`minutes` is no time.", given=repr(minutes), expected="a number above 0", to_mend="minutes=5")
         )
@@ -205,8 +203,7 @@ class _Study:
         in_question, epochs = self._in_question(bodies)
         done: list[Trial] = []
         for number in range(folds.rounds(splits) if in_question else 0):
-            expected = sum(body.pace.seconds(method, epochs) for body, method in in_question)
-            if number and (self.clock.left < 1.1 * expected or _is_clear(done, in_question)):
+            if number and (self.clock.left < 1.1 * _expected(in_question, epochs) or _is_clear(done, in_question)):
                 break
             for body, method in in_question:
                 trial = self._trial(body, splits, method, number, epochs)
@@ -222,11 +219,11 @@ class _Study:
         while near:
             pairs = [(body, method) for body in near for method in body.evidence.methods[1:]]
             most = max(body.pace.most_epochs[method] for body, method in pairs)
+            there = TRIALS_SHARE * self.clock.left
             for epochs in range(most, FEWEST_EPOCHS - 1, -1):
-                if sum(body.pace.seconds(method, epochs) for body, method in pairs) < TRIALS_SHARE * self.clock.left:
+                if _expected(pairs, epochs) < there:
                     return pairs, epochs
-            needed = sum(body.pace.seconds(method, FEWEST_EPOCHS) for body, method in pairs)
-            names, there = " and ".join(body.name for body in near), TRIALS_SHARE * self.clock.left
+            names, needed = " and ".join(body.name for body in near), _expected(pairs, FEWEST_EPOCHS)
             self.not_reached.append(
                 f"trials of {near.pop().name}: {FEWEST_EPOCHS} epochs of {names} are thought to take "
                 f"{duration(needed)}, and {duration(max(0.0, there))} are left for them"
@@ -290,6 +287,11 @@ def _near(bodies: Sequence[Frozen]) -> list[Frozen]:
 def _not_clearly_worse(bodies: Sequence[Frozen], worth: Callable[[Frozen], Measures]) -> list[Frozen]:
     in_order = sorted(bodies, key=lambda body: (-worth(body).accuracy, worth(body).log_loss))
     return [body for body in in_order if worth(in_order[0]).lead_over(worth(body)).low <= 0][:MOST_TRIED]
+
+
+def _expected(pairs: Sequence[tuple[Frozen, str]], epochs: int) -> float:
+    """The seconds that one trial of each is thought to take."""
+    return sum(body.pace.seconds(method, epochs) for body, method in pairs)
 
 
 def _is_clear(trials: Sequence[Trial], in_question: Sequence[tuple[Frozen, str]]) -> bool:

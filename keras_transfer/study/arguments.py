@@ -34,7 +34,7 @@ def checked_seeds(seeds: int | Sequence[int] | np.ndarray) -> tuple[int, ...]:
     ((0, 1, 2), (7, 9))
     """
     chosen = tuple(_seed_list(seeds))
-    if not chosen or len(set(chosen)) < len(chosen) or not all(_is_whole(seed) and seed >= 0 for seed in chosen):
+    if not chosen or len(set(chosen)) < len(chosen) or not all(is_whole(seed) and seed >= 0 for seed in chosen):
         raise ValueError(
             explain(
                 "`seeds` names no seeds.",
@@ -47,7 +47,7 @@ def checked_seeds(seeds: int | Sequence[int] | np.ndarray) -> tuple[int, ...]:
 
 
 def _seed_list(seeds: object) -> Sequence[object]:
-    if _is_whole(seeds):
+    if is_whole(seeds):
         return range(int(seeds))
     if isinstance(seeds, np.ndarray):
         return seeds.tolist() if seeds.ndim == 1 else ()
@@ -61,7 +61,7 @@ def check_seed(seed: object) -> None:
 
     >>> check_seed(7)
     """
-    if not _is_whole(seed) or not 0 <= seed <= MOST_SEED:
+    if not is_whole(seed) or not 0 <= seed <= MOST_SEED:
         raise ValueError(
             explain(
                 "`seed` is no seed.",
@@ -94,8 +94,8 @@ def check(
     )
     _check_splits(splits)
     for name, given, fine, expected, to_mend in (
-        ("epochs", epochs, _is_whole(epochs) and epochs >= 1, "None, or a whole number from 1 up", "epochs=10"),
-        ("minutes", minutes, _is_number(minutes) and 0 < minutes < math.inf, "None, or a positive number", "minutes=5"),
+        ("epochs", epochs, is_whole(epochs) and epochs >= 1, "None, or a whole number from 1 up", "epochs=10"),
+        ("minutes", minutes, is_number(minutes) and 0 < minutes < math.inf, "None, or a positive number", "minutes=5"),
     ):
         if given is not None and not fine:
             raise ValueError(_out_of_place(name, given, expected, to_mend))
@@ -181,12 +181,13 @@ def _is_class_or_model(given: object) -> bool:
     return isinstance(given, type) or hasattr(given, "layers")
 
 
-def _is_number(given: object) -> bool:
+def is_number(given: object) -> bool:
+    """Whether it is a real number, of Python's or NumPy's; `True` is none."""
     return isinstance(given, numbers.Real) and not isinstance(given, bool)
 
 
-def _is_whole(given: object) -> bool:
-    # NumPy's whole numbers are among the Integrals.
+def is_whole(given: object) -> bool:
+    """Whether it is a whole number, of Python's or NumPy's; `True` is none."""
     return isinstance(given, numbers.Integral) and not isinstance(given, bool)
 
 

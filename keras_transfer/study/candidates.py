@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_transfer.backbones import applications
 from keras_transfer.builders.image_classifier import image_classifier
 from keras_transfer.builders.text_classifier import text_classifier
 from keras_transfer.data.images import ImageSplits
@@ -85,7 +86,7 @@ def _name(item: Any, number: int) -> str:
 def _candidate(splits: Splits, name: str, item: Any, expression: str, seed: int) -> Candidate:
     if isinstance(item, str):
         pictures = isinstance(splits, ImageSplits)
-        if not pictures and callable(getattr(keras.applications, item, None)):
+        if not pictures and item in applications.names():
             raise ValueError(
                 explain(
                     f"The backbone {name!r} sees pictures, and these data are texts.",
@@ -98,23 +99,8 @@ def _candidate(splits: Splits, name: str, item: Any, expression: str, seed: int)
         return Candidate(name, code, _seeded(seed, lambda: build(item, splits.classes)))
     if isinstance(item, keras.Model):
         return Candidate(name, expression, lambda: item, as_it_was)
-    if callable(item) and getattr(keras.applications, getattr(item, "__name__", ""), None) is item:
-        raise ValueError(
-            explain(
-                f"The backbone {name!r} is the function that makes it without a head for these classes.",
-                given=f"keras.applications.{item.__name__}",
-                to_mend=f"its name, {item.__name__!r}; or lambda splits: kt.image_classifier(…, splits.classes)",
-            )
-        )
-    if callable(item) and not takes(item, 1):
-        raise ValueError(
-            explain(
-                f"The backbone {name!r} cannot be called with the splits.",
-                given=f"a function that takes {inspect.signature(item)}",
-                expected="a function from splits to a model: lambda splits: kt.image_classifier(…, splits.classes)",
-            )
-        )
     if callable(item):
+        _check_function(name, item)
         return Candidate(name, f"{expression}(splits)", _seeded(seed, lambda: _made(name, item(splits))))
     raise ValueError(
         explain(
@@ -123,6 +109,25 @@ def _candidate(splits: Splits, name: str, item: Any, expression: str, seed: int)
             expected="a name, a function from splits to a model, or a keras.Model",
         )
     )
+
+
+def _check_function(name: str, item: Callable[..., Any]) -> None:
+    if getattr(keras.applications, getattr(item, "__name__", ""), None) is item:
+        raise ValueError(
+            explain(
+                f"The backbone {name!r} is the function that makes it without a head for these classes.",
+                given=f"keras.applications.{item.__name__}",
+                to_mend=f"its name, {item.__name__!r}; or lambda splits: kt.image_classifier(…, splits.classes)",
+            )
+        )
+    if not takes(item, 1):
+        raise ValueError(
+            explain(
+                f"The backbone {name!r} cannot be called with the splits.",
+                given=f"a function that takes {inspect.signature(item)}",
+                expected="a function from splits to a model: lambda splits: kt.image_classifier(…, splits.classes)",
+            )
+        )
 
 
 def _seeded(seed: int, make: Callable[[], keras.Model]) -> Callable[[], keras.Model]:

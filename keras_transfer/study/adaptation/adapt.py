@@ -1,7 +1,6 @@
 """`adapt`: labels in one domain, none in the other."""
 
 import math
-import numbers
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from keras_transfer.study.adaptation.alignment import alignment, fold, lowest_of
 from keras_transfer.study.adaptation.coral import Coral
 from keras_transfer.study.adaptation.domains import without_labels
 from keras_transfer.study.adaptation.measures import Gap, gap, halves, mean_gap
-from keras_transfer.study.arguments import check_seed
+from keras_transfer.study.arguments import check_seed, is_number
 from keras_transfer.training.batch_statistics import inputs_of, moving_statistics, re_estimate
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import start_from_probe
@@ -288,8 +287,7 @@ def _checked(
     _check("stage", stage, stage is None or isinstance(stage, Stage), "None, or a kt.Stage; a plan has several")
     _check("stage", stage, stage is None or trains, f"None: {method!r} trains nothing but the head")
     _check("align", align, align == "auto" or not trains, f"'auto': {method!r} has no such choice")
-    is_number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
-    _check("weight", weight, is_number and 0 < weight < math.inf, "a positive number", "weight=1.0")
+    _check("weight", weight, is_number(weight) and 0 < weight < math.inf, "a positive number", "weight=1.0")
     _check("weight", weight, weight == 1.0 or trains, f"1.0: {method!r} has no penalty")
     if not trains:
         return None

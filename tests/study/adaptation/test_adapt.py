@@ -326,10 +326,8 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_changes(method, o
 
 
 def test_a_target_that_the_model_cannot_read_is_refused_before_anything_changes():
-    model, texts = (
-        classifier(),
-        kt.data.texts((["a bad film", "a good film"], ["bad", "good"]), validation=0, batch_size=2),
-    )
+    texts = kt.data.texts((["a bad film", "a good film"], ["bad", "good"]), validation=0, batch_size=2)
+    model = classifier()
     before = state.values(model)
     with pytest.raises(ValueError, match="reads text"):
         kt.adapt(model, dark_and_light(), texts, verbose=False)
