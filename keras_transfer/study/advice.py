@@ -89,7 +89,8 @@ class Advice:
         margins = [margin for margin in (self.body_margin, self.method_margin) if margin]
         said = f"{self.method} of {self.body}"
         if margins and not any(margin.is_clear for margin in margins):
-            best = "came out best" if self._own_trials() else "is thought to do best, and was not tried"
+            was_measured = self.method == METHODS[0] or self._own_trials()
+            best = "came out best" if was_measured else "is thought to do best, and was not tried"
             first = f"No difference beyond noise: {said} {best}."
             first += " Whichever is cheaper will do as far as these data can tell."
         else:

@@ -63,7 +63,9 @@ class Interpolation:
         # The share that was kept may lie a hair beside one that was tried.
         points = {f"{point.share:.2g}": f"{point.loss:.3f} ({percent(point.accuracy)})" for point in self.path}
         path = ", ".join(f"{share}: {said}" for share, said in points.items())
-        by = ", from three quarters towards the lowest loss by how many there are to ask" if 0 < self.share < 1 else ""
+        # A share of the grid is one that was not worse than the head before it, where the one in between was.
+        is_between = self.share not in BELIEFS
+        by = ", from three quarters towards the lowest loss by how many there are to ask" if is_between else ""
         return (
             f"safeguard: {self.share:.2f} of the way was kept{by}; along it validation loss, of a classifier at its "
             f"best temperature (and accuracy): {path}"

@@ -185,6 +185,17 @@ def test_why_a_method_has_no_margin_is_said_as_it_is(found):
     assert "tried on another body" in said(method=METHODS[1])
 
 
+def test_only_what_was_measured_is_said_to_have_come_out_best(found):
+    def headline(method, trials=found.trials):
+        unclear = dataclasses.replace(found, body_margin=None, method=method, trials=trials)
+        return str(unclear).split("\n  -")[0]
+
+    assert not found.method_margin.is_clear
+    assert "No difference beyond noise: staged_fine_tuning of seeing came out best." in headline(METHODS[1])
+    assert "thought to do best, and was not tried" in headline(METHODS[1], trials=())
+    assert "came out best" in headline(METHODS[0], trials=()), "the probe of frozen features is its measurement"
+
+
 def test_a_rare_class_that_a_trial_cannot_learn_does_not_end_the_advice(monkeypatch):
     """Two examples of a class, and five parts: one trial has them both among those that it is not to learn from."""
     labels = np.repeat([0, 1, 2], [16, 16, 2])

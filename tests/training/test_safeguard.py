@@ -193,3 +193,8 @@ def test_it_says_why_it_does_not_end_at_the_lowest_loss_and_no_share_twice():
     assert "0.40 of the way was kept, from three quarters towards the lowest loss" in said
     assert said.endswith("0: 0.300 (80.0 %), 0.4: 0.340 (80.0 %), 1: 0.400 (80.0 %)")
     assert "1.00 of the way was kept; along it" in str(Interpolation(1.0, path))
+
+
+def test_a_share_that_accuracy_chose_is_not_said_to_come_from_the_loss():
+    path = tuple(Point(share, loss=0.3, accuracy=0.9 if share == 0.4 else 0.8) for share in (*BELIEFS, 0.738))
+    assert "0.40 of the way was kept; along it" in str(Interpolation(0.4, path))
