@@ -64,6 +64,7 @@ class LearningRates:
         diverged: whether the test ended because the loss had risen, and not at the highest rate.
         suggestion: the peak rate to take, where the fall is `clear`; else a tenth of where the loss rises, or of the
             highest rate that was tried where it does not.
+        own: the peak rate that the stage has.
     """
 
     stage: str
@@ -75,6 +76,7 @@ class LearningRates:
     clear: bool
     diverged: bool
     suggestion: float
+    own: float
 
     def __str__(self):
         end = "where the loss had diverged" if self.diverged else "with the loss still in bounds"
@@ -84,7 +86,14 @@ class LearningRates:
             f"learning rate of stage {self.stage!r}: {self.suggestion:.2g}, {why}",
             f"  smoothed loss {self.smoothed[0]:.3f} at first, {lowest}",
             f"  {len(self.rates)} steps from {self.rates[0]:.2g} to {self.rates[-1]:.2g}, {end}",
+            f"  the stage's own rate is {self.own:g}, {self._at_own}",
         ])  # fmt: skip
+
+    @property
+    def _at_own(self) -> str:
+        if not self.rates[0] <= self.own <= self.rates[-1]:
+            return "which was not tried"
+        return f"where the smoothed loss was {np.interp(math.log(self.own), np.log(self.rates), self.smoothed):.3f}"
 
     @property
     def _why_unclear(self) -> str:
@@ -100,7 +109,7 @@ class LearningRates:
         """
         from keras_transfer.evaluation import plots
 
-        marks = {"suggestion": self.suggestion, "a tenth of the lowest's": self.tenth}
+        marks = {"suggestion": self.suggestion, "a tenth of the lowest's": self.tenth, "the stage's own": self.own}
         return plots.range_test(self.rates, self.losses, self.smoothed, marks, path, title=str(self).splitlines()[0])
 
 
@@ -191,7 +200,7 @@ def find_learning_rate(
                 to_mend=f"lowest={lowest / 1000:g}, or look at the data",
             )
         )
-    found = _judged(tried.name, Rise(lowest, highest, steps=steps).rates[: len(losses)], losses, len(losses) < steps)
+    found = _judged(tried, Rise(lowest, highest, steps=steps).rates[: len(losses)], losses, len(losses) < steps)
     if verbose:
         print(found)
     return found
@@ -288,7 +297,7 @@ def _losses(
     return watch.losses
 
 
-def _judged(stage: str, rates: Sequence[float], losses: Sequence[float], diverged: bool) -> LearningRates:
+def _judged(stage: Stage, rates: Sequence[float], losses: Sequence[float], diverged: bool) -> LearningRates:
     """What the losses say."""
     smoothed, weights, edge = smooth(losses), weights_of(len(losses)), math.ceil(width(len(losses)))
     bottom, first = int(np.argmin(smoothed)), max(2, int(BEGINNING * len(losses)))
@@ -302,7 +311,7 @@ def _judged(stage: str, rates: Sequence[float], losses: Sequence[float], diverge
     higher = np.flatnonzero(smoothed[bottom:] > before + beyond)
     rises = rates[bottom + int(higher[0])] if higher.size else rates[-1]
     return LearningRates(
-        stage=stage,
+        stage=stage.name,
         rates=tuple(rates),
         losses=tuple(losses),
         smoothed=tuple(smoothed.tolist()),
@@ -311,6 +320,7 @@ def _judged(stage: str, rates: Sequence[float], losses: Sequence[float], diverge
         clear=clear,
         diverged=diverged,
         suggestion=steepest if clear else rises / 10,
+        own=stage.learning_rate,
     )
 
 

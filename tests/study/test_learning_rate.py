@@ -210,6 +210,7 @@ def test_it_ends_where_the_loss_diverges():
 # --- what the losses say ---------------------------------------------------------------------------------------------
 
 RATES = np.geomspace(1e-6, 1.0, 100).tolist()
+HEAD, ALL = kt.Stage("head", 1, learning_rate=1e-3), kt.Stage("all", 1)
 
 
 def _curve(falls_at=None, rises_at=0.3, noise=0.02, depth=0.6):
@@ -223,14 +224,14 @@ def _curve(falls_at=None, rises_at=0.3, noise=0.02, depth=0.6):
 @pytest.mark.parametrize("rate", [1e-4, 1e-3, 1e-2])
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.06])
 def test_the_suggestion_is_where_the_loss_falls_fastest(rate, noise):
-    found = learning_rate._judged("head", RATES, _curve(rate, noise=noise), diverged=False)
+    found = learning_rate._judged(HEAD, RATES, _curve(rate, noise=noise), diverged=False)
     assert found.clear
     assert abs(np.log10(found.suggestion / rate)) < 0.5
     assert found.suggestion == found.steepest < 10 * found.tenth
 
 
 def test_a_loss_that_never_falls_gives_a_tenth_of_where_it_rises():
-    found = learning_rate._judged("all", RATES, _curve(None, rises_at=1e-3, noise=0.05), diverged=True)
+    found = learning_rate._judged(ALL, RATES, _curve(None, rises_at=1e-3, noise=0.05), diverged=True)
     assert not found.clear
     assert 5e-5 <= found.suggestion <= 2e-4
     assert "never falls beyond noise" in str(found)
@@ -241,20 +242,20 @@ def test_a_loss_that_never_falls_gives_a_tenth_of_where_it_rises():
 def test_mere_noise_is_rarely_taken_for_a_fall(noise, steps):
     generator, rates = np.random.default_rng(0), Rise(1e-7, 1.0, steps=steps).rates
     draws = generator.normal(size=(400, steps)) if noise == "normal" else generator.gamma(1.5, size=(400, steps))
-    clear = [learning_rate._judged("head", rates, (0.6 + 0.1 * draw).tolist(), False).clear for draw in draws]
+    clear = [learning_rate._judged(HEAD, rates, (0.6 + 0.1 * draw).tolist(), False).clear for draw in draws]
     assert np.mean(clear) < 0.075  # one in twenty, and what chance does to 400 draws
 
 
 def test_a_loss_that_does_nothing_is_said_to_say_nothing():
     losses = (0.7 + 0.05 * np.random.default_rng(1).normal(size=100)).tolist()
-    found = learning_rate._judged("head", RATES, losses, False)
+    found = learning_rate._judged(HEAD, RATES, losses, False)
     assert not found.clear
     assert "neither falls nor rises beyond noise, so this says nothing" in str(found)
 
 
 def test_a_rounding_is_no_fall_where_there_is_no_noise():
     losses = (1.6 - 1e-7 * np.arange(100)).tolist()
-    assert not learning_rate._judged("head", RATES, losses, False).clear
+    assert not learning_rate._judged(HEAD, RATES, losses, False).clear
 
 
 @pytest.mark.parametrize("slope", [-0.02, -0.002])
@@ -262,22 +263,31 @@ def test_the_steepest_place_is_not_at_an_end(slope):
     # It falls faster and faster up to the last step. The other way round it rises from the first on.
     accelerating = 0.7 + slope * np.linspace(0, 5, 100) ** 2
     edge = width(100)
-    found = learning_rate._judged("head", RATES, accelerating.tolist(), False)
+    found = learning_rate._judged(HEAD, RATES, accelerating.tolist(), False)
     assert found.clear
     assert found.suggestion <= RATES[int(99 - edge)]
-    found = learning_rate._judged("head", RATES, accelerating[::-1].tolist(), False)
+    found = learning_rate._judged(HEAD, RATES, accelerating[::-1].tolist(), False)
     assert found.steepest >= RATES[int(edge)]
 
 
 def test_an_explosion_does_not_hide_what_came_before():
     losses = _curve(1e-3)
     losses[-3:] = [1e3, 1e6, 1e9]
-    assert learning_rate._judged("head", RATES, losses, True).suggestion == pytest.approx(1e-3, rel=2)
+    assert learning_rate._judged(HEAD, RATES, losses, True).suggestion == pytest.approx(1e-3, rel=2)
     assert max(smooth(losses)) < 10
 
 
-def test_it_says_what_it_suggests_and_draws_it(tmp_path):
-    found = learning_rate._judged("head", RATES, _curve(1e-3), diverged=False)
+@pytest.mark.parametrize(("own", "words"), [(1e-4, "where the smoothed loss was 0.7"), (2.0, "which was not tried")])
+def test_what_is_suggested_stands_beside_the_rate_that_the_stage_has(own, words):
+    losses = [0.7] * 100
+    losses[90:] = [5.0] * 10
+    found = learning_rate._judged(kt.Stage("head", 1, learning_rate=own), RATES, losses, diverged=True)
+    assert found.own == own
+    assert f"the stage's own rate is {own:g}, {words}" in str(found)
+
+
+def test_it_says_what_it_suggests_and_draws_it(tmp_path, drawn):
+    found = learning_rate._judged(HEAD, RATES, _curve(1e-3), diverged=False)
     assert f"learning rate of stage 'head': {found.suggestion:.2g}, where the loss falls fastest" in str(found)
     path = found.plot(tmp_path / "rates.png")
     assert path.stat().st_size > 10_000

@@ -27,7 +27,7 @@ def range_test(
         rates: of each step, rising.
         losses: of each step.
         smoothed: the same, smoothed.
-        marks: rates to be marked, by what they are.
+        marks: up to three rates to be marked, by what they are; of these, those within `rates`.
         path: the file to write. Its ending says the format; folders that are missing are made.
         title: the finding.
 
@@ -66,7 +66,8 @@ def range_test(
         panel.xaxis.set_major_formatter(lambda rate, _: f"{rate:g}")  # not in mathematics, which is not set here
         panel.xaxis.set_minor_formatter("")
         middle = float(np.sqrt(rates[0] * rates[-1]))
-        for (name, rate), color, height in zip(marks.items(), (ORANGE, MUTED), (0.95, 0.86), strict=False):
+        seen = {name: rate for name, rate in marks.items() if rates[0] <= rate <= rates[-1]}
+        for (name, rate), color, height in zip(seen.items(), (ORANGE, MUTED, INK), (0.95, 0.86, 0.77), strict=False):
             panel.axvline(rate, color=color, linewidth=1.2)
             panel.annotate(
                 f"{name} {rate:.2g}",

@@ -12,12 +12,14 @@ LOSSES = [0.7 - 0.5 * (20 < step < 80) + 0.5 * (step >= 80) for step in range(10
 
 @pytest.mark.parametrize("suggested", [2e-7, 1e-3, 0.9])
 def test_it_says_the_finding_and_marks_the_rates(tmp_path, drawn, suggested):
-    marks = {"suggestion": suggested, "a tenth of the lowest's": suggested / 10}
+    marks = {"suggestion": suggested, "a tenth of the lowest's": suggested / 10, "the stage's own": 0.02}
     path = plots.range_test(RATES, LOSSES, LOSSES, marks, tmp_path / "rates.png", title="learning rate of 'head'")
     assert_a_picture(path, (1000, 1300), (600, 900))
     said = words(drawn[0])
     assert "learning rate of 'head'" in said
     assert f"suggestion {suggested:.2g}" in said
+    assert "the stage's own 0.02" in said
+    assert ("a tenth of the lowest's" in said) == (suggested > 1e-6), "what was not tried has no place on the axis"
     np.testing.assert_allclose(drawn[0].axes[0].lines[1].get_ydata(), LOSSES)
     if suggested == 1e-3:
         assert_legible(drawn[0])
