@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_transfer.formatting import counted, table_with_total
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -65,19 +67,9 @@ class AdapterTable(Sequence):
         cells += [
             (row.path, row.kind, _shape(row.kernel_shape), str(row.rank), f"{row.parameters:,}") for row in self.rows
         ]
-        total = f"{len(self.rows)} layer" + "s" * (len(self.rows) != 1)
-        cells.append((total, "", "", "", f"{self.parameters:,}"))
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(
-                cell.rjust(width) if column > 2 else cell.ljust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in cells
-        ]
-        rule = "─" * max(map(len, lines))
+        cells.append((counted(len(self.rows), "layer"), "", "", "", f"{self.parameters:,}"))
+        lines = table_with_total(cells, words=(0, 1, 2))
         share = self.trainable_parameters / max(1, self.model_parameters)
-        lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
         if self.beside:
             lines.append(f"beside them: {_brief(self.beside)}")
         if self.passed_over:

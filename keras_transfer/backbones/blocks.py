@@ -11,6 +11,7 @@ from keras_transfer import state
 from keras_transfer.backbones import graph, hub, naming
 from keras_transfer.backbones.segments import Segment, segments
 from keras_transfer.errors import explain, nearest
+from keras_transfer.formatting import counted, table_with_total
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -364,16 +365,7 @@ def _table(found: Blocks) -> str:
         *(_row(block) for block in found),
         _total(found),
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if column in (1, 2) else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    rule = "─" * max(map(len, lines))
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    return "\n".join(table_with_total(rows, words=(0, 3, 4, 5)))
 
 
 def _row(block: Block) -> tuple[str, ...]:
@@ -385,6 +377,5 @@ def _row(block: Block) -> tuple[str, ...]:
 
 
 def _total(found: Blocks) -> tuple[str, ...]:
-    count = f"{len(found)} block" + "s" * (len(found) != 1)
     layers = sum(len(block.layers) for block in found)
-    return count, str(layers), f"{sum(block.parameters for block in found):,}", "", "", ""
+    return counted(len(found), "block"), str(layers), f"{sum(block.parameters for block in found):,}", "", "", ""

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_transfer import errors
-from keras_transfer.evaluation.formatting import shortened
+from keras_transfer.formatting import shortened
 
 SPLITS = ("train", "validation", "test")
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from keras_transfer import errors
-from keras_transfer.evaluation.formatting import duration, memory_size, table
+from keras_transfer.formatting import duration, memory_size, table
 
 
 @dataclasses.dataclass(frozen=True)

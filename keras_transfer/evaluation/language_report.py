@@ -7,8 +7,8 @@ from typing import Self
 
 from keras_transfer.errors import explain
 from keras_transfer.evaluation.cost import Cost
-from keras_transfer.evaluation.formatting import percent
 from keras_transfer.evaluation.report import SPLIT_WORDS
+from keras_transfer.formatting import percent
 
 FORMAT = "keras_transfer.language_report"
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from keras_transfer import errors
 from keras_transfer.evaluation.checks import check_classes, check_predictions, check_split
 from keras_transfer.evaluation.cost import Cost
-from keras_transfer.evaluation.formatting import LINE_WIDTH, cut, percent, score_text, shortened, table
+from keras_transfer.formatting import LINE_WIDTH, cut, percent, score_text, shortened, table
 
 CLASSES_SHOWN_IN_FULL = 40
 WEAKEST_SHOWN = 20

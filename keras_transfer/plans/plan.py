@@ -8,6 +8,7 @@ from typing import Any, Literal
 from keras_transfer.adapters.lora import LoRA
 from keras_transfer.backbones.freezing import BATCH_NORMS, PARTS, BatchNorm, Part
 from keras_transfer.errors import explain, nearest
+from keras_transfer.formatting import counted
 
 Schedule = Literal["cosine", "linear", "constant"]
 OPTIMIZERS = ("adamw", "adam", "sgd", "lion")
@@ -294,7 +295,7 @@ class Plan:
 
     def __str__(self):
         or_more = " or more" if any(stage.least_steps for stage in self) else ""
-        lines = [f"{self.name}: {len(self)} stage{'s' * (len(self) > 1)}, {self.epochs} epochs{or_more}"]
+        lines = [f"{self.name}: {counted(len(self), 'stage')}, {counted(self.epochs, 'epoch')}{or_more}"]
         for number, stage in enumerate(self.stages, 1):
             trains = stage.train if isinstance(stage.train, str) else ", ".join(stage.train)
             trains = {"whole": "", "biases": "biases of ", "norms": "norms of "}[stage.part] + (trains or "no block")
@@ -312,7 +313,8 @@ class Plan:
             details += [f"patience {stage.patience}"] if stage.patience else []
             details += ["safeguarded"] if stage.safeguard else []
             details += _STARTS[stage.start]
-            length = f"{stage.epochs} epochs" + (f" or {stage.least_steps} steps" if stage.least_steps else "")
+            length = counted(stage.epochs, "epoch")
+            length += f" or {counted(stage.least_steps, 'step')}" if stage.least_steps else ""
             lines.append(f"  {number} {stage.name}: trains {trains}, {length}, {', '.join(details)}")
         return "\n".join(lines)
 

@@ -5,7 +5,7 @@ import textwrap
 
 import numpy as np
 
-from keras_transfer.evaluation.formatting import LINE_WIDTH, duration, percent, table
+from keras_transfer.formatting import LINE_WIDTH, duration, percent, table
 from keras_transfer.study.evidence import Evidence
 from keras_transfer.study.pitfalls import Pitfalls
 from keras_transfer.study.prospects import Margin, Prospect

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
-from keras_transfer.evaluation.formatting import duration, percent
+from keras_transfer.formatting import duration, percent
 from keras_transfer.study import folds, prospects
 from keras_transfer.study.advice import Advice
 from keras_transfer.study.arguments import check_seed, is_number

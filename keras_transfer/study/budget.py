@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from keras_transfer.errors import explain
+from keras_transfer.formatting import counted
 from keras_transfer.plans.plan import Plan
 
 
@@ -26,10 +27,11 @@ def with_epochs(plan: Plan, epochs: int, *, name: str = "") -> Plan:
     ([1, 5], [1, 1])
     """
     if epochs < len(plan):
+        stages = f"{counted(len(plan), 'stage')}: {', '.join(stage.name for stage in plan)}"
         raise ValueError(
             explain(
                 f"The plan of {name or plan.name} has more stages than there are epochs for it.",
-                given=f"{epochs} epochs for {len(plan)} stages: {', '.join(stage.name for stage in plan)}",
+                given=f"{counted(epochs, 'epoch')} for {stages}",
                 expected="at least one epoch a stage",
                 to_mend=f"epochs={len(plan)} or more, or a plan of fewer stages",
             )

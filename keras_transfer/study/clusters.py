@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.errors import explain
-from keras_transfer.evaluation.formatting import percent, table
+from keras_transfer.formatting import percent, table
 from keras_transfer.study.plane import on_a_plane, unit
 
 # Beginnings that k-means is tried from; the best is kept.

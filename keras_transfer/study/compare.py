@@ -16,7 +16,7 @@ import numpy as np
 from keras_transfer import digests
 from keras_transfer.data.splits import Split, Splits
 from keras_transfer.errors import explain
-from keras_transfer.evaluation.formatting import duration
+from keras_transfer.formatting import counted, duration
 from keras_transfer.plans.plan import Plan
 from keras_transfer.study import arguments, first_seen, rehearsal
 from keras_transfer.study.budget import with_epochs
@@ -270,7 +270,7 @@ def _read(file: pathlib.Path, digest: str) -> tuple[dict[str, int], dict[str, st
 
 def _budget_said(epochs: int | None, minutes: float | None, runs: int) -> str:
     if epochs is not None:
-        return f"{epochs} epochs of each method"
+        return f"{counted(epochs, 'epoch')} of each method"
     if minutes is not None:
         return f"{minutes:g} minutes of training in all, the same share for each of {runs} runs"
     return "as many epochs as each plan has by itself"

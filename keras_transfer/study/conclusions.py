@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from keras_transfer.evaluation.formatting import duration, percent
+from keras_transfer.formatting import duration, percent
 from keras_transfer.study.intervals import Estimate, level_said
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from keras_transfer.evaluation.formatting import percent
+from keras_transfer.formatting import percent
 from keras_transfer.study import folds, intervals
 from keras_transfer.training import linear_probe
 

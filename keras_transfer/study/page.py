@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from keras_transfer.evaluation.formatting import percent
+from keras_transfer.formatting import percent
 from keras_transfer.study import intervals, table
 from keras_transfer.study.conclusions import points
 

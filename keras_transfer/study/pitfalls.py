@@ -12,7 +12,7 @@ import numpy as np
 from keras_transfer.data.images import ImageSplits
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
-from keras_transfer.evaluation.formatting import LINE_WIDTH, percent
+from keras_transfer.formatting import LINE_WIDTH, percent
 from keras_transfer.study import intervals
 from keras_transfer.study.arguments import check_seed
 from keras_transfer.study.domain_shift import Shift, shifts_among

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
+from keras_transfer.formatting import counted
+
 Confidence = Literal["low", "medium"]
 METHODS = ("feature_extraction", "staged_fine_tuning", "lora")
 
@@ -107,7 +109,7 @@ def _of_body(parameters: int, is_transformer: bool) -> Rule:
 
 
 def _of_budget(epochs: float) -> Rule:
-    found = f"{epochs:.0f} epochs of the whole body would fit into the minutes"
+    found = f"{counted(round(epochs), 'epoch')} of the whole body would fit into the minutes"
     if epochs < FEW_EPOCHS:
         return Rule("budget", found, METHODS[0], "too few for fine-tuning to gain anything", "medium")
     return Rule("budget", found, None, "enough to try fine-tuning", "low")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_transfer.data.splits import table
-from keras_transfer.evaluation.formatting import LINE_WIDTH, cut_apart, percent, score_text
+from keras_transfer.formatting import LINE_WIDTH, counted, cut_apart, percent, score_text
 from keras_transfer.study.conclusions import best, level, points, quoted, size
 from keras_transfer.study.intervals import level_said
 
@@ -34,7 +34,7 @@ def heading(comparison: "Comparison") -> str:
     """What was compared on what."""
     data, seeds = comparison.data, len(comparison.seeds)
     return (
-        f"{len(comparison.methods)} methods, {seeds} seed{'s' * (seeds > 1)}, measured on {len(data.labels):,} "
+        f"{counted(len(comparison.methods), 'method')}, {counted(seeds, 'seed')}, measured on {len(data.labels):,} "
         f"{data.split} examples of {len(data.classes)} classes, {data.counts['train']:,} to train on"
     )
 

@@ -13,7 +13,7 @@ from keras_transfer.backbones import hub
 from keras_transfer.backbones.cut import InputsOf
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
-from keras_transfer.evaluation.formatting import percent
+from keras_transfer.formatting import percent
 from keras_transfer.training.batch_statistics import BATCH, Passes, in_batches, inputs_of, moving_statistics
 from keras_transfer.training.linear_probe import linear_head, out_of_fold, some_of_each, turn_in_class
 from keras_transfer.training.safeguard import Point, calibrated_loss

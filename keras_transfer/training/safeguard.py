@@ -10,8 +10,8 @@ import numpy as np
 from keras_transfer import state
 from keras_transfer.backbones import hub
 from keras_transfer.data.splits import Batches
-from keras_transfer.evaluation.formatting import percent
 from keras_transfer.evaluation.prediction import predict_split
+from keras_transfer.formatting import percent
 
 # The shares that validation is asked about, and what is believed of each beforehand. On three folds of the training
 # pictures of the four shared sets accuracy was highest between 0.7 and 0.9 of the way: in the mean of the four by three

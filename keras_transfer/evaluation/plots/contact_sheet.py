@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from keras_transfer import errors
 from keras_transfer.evaluation.checks import check_predictions
-from keras_transfer.evaluation.formatting import percent
 from keras_transfer.evaluation.plots.sheet import BLUE, INK, LABEL_SIZE, MARGIN, MUTED, ORANGE, Sheet, open_sheet
+from keras_transfer.formatting import percent
 
 # Inches.
 TILE, GAP, ROW_HEIGHT = 1.75, 0.22, 2.37

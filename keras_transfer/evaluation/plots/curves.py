@@ -14,8 +14,8 @@ from matplotlib import ticker, transforms
 from matplotlib.axes import Axes
 
 from keras_transfer import errors
-from keras_transfer.evaluation.formatting import duration, percent
 from keras_transfer.evaluation.plots.sheet import BAND, BLUE, INK, MARGIN, MUTED, RULE, Sheet, open_sheet
+from keras_transfer.formatting import duration, percent
 
 GREY = "#8A96A3"
 BAND_ALTERNATE = "#E4EAF0"

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from matplotlib import colors
 from matplotlib.axes import Axes
 
-from keras_transfer.evaluation.formatting import percent
 from keras_transfer.evaluation.plots.sheet import BAND, INK, LABEL_SIZE, MARGIN, MUTED, Sheet, open_sheet
 from keras_transfer.evaluation.report import Report
+from keras_transfer.formatting import percent
 
 RIGHT = colors.LinearSegmentedColormap.from_list("right", ["#D9E8F5", "#6FA8D6", "#0B4F8A"])
 WRONG = colors.LinearSegmentedColormap.from_list("wrong", ["#FBDCC0", "#EE9350", "#A83C00"])

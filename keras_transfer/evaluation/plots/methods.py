@@ -13,8 +13,8 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 
 from keras_transfer import errors
-from keras_transfer.evaluation.formatting import duration, percent
 from keras_transfer.evaluation.plots.sheet import BAND, BLUE, INK, MARGIN, MUTED, ORANGE, Sheet, open_sheet
+from keras_transfer.formatting import duration, percent
 
 # Okabe and Ito's colours, that stay apart for every common kind of colour blindness; then other shapes.
 COLORS = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#8C6D00", "#56B4E9", "#5B4B8A", "#4D4D4D")

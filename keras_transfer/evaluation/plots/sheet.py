@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from keras_transfer import errors
-from keras_transfer.evaluation.formatting import without_middle
 from keras_transfer.evaluation.plots.fonts import drawable
+from keras_transfer.formatting import without_middle
 
 INK = "#1F2933"
 MUTED = "#66727F"

@@ -13,6 +13,7 @@ from keras_transfer.backbones.cut import InputsOf
 from keras_transfer.backbones.freezing import batch_norms
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
+from keras_transfer.formatting import counted
 from keras_transfer.plans.fates import fates
 from keras_transfer.plans.plan import Plan, Stage
 from keras_transfer.study.adaptation import adaptation, pairs
@@ -181,7 +182,7 @@ class _Job:
         if stage is None:
             return []
         source, target = self.domains["source"], self.domains["target"]
-        self.say(f"{stage.epochs} epoch{'s' * (stage.epochs > 1)} of stage {stage.name!r} on both domains")
+        self.say(f"{counted(stage.epochs, 'epoch')} of stage {stage.name!r} on both domains")
         options = {"pretrained": pulled_to, "seed": self._seed, "verbose": self._verbose}
         return pairs.train(self.model, penalty, source, target, stage, **options)
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
-from keras_transfer.evaluation.formatting import percent, table
 from keras_transfer.evaluation.prediction import predict_split
+from keras_transfer.formatting import percent, table
 from keras_transfer.study.adaptation.measures import Gap, some
 from keras_transfer.study.plane import on_a_plane
 

@@ -81,12 +81,28 @@ def shortened(value: object, length: int = 200) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def table(rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> list[str]:
+def counted(number: int, noun: str) -> str:
+    """How many there are of what.
+
+    Args:
+        number: how many.
+        noun: what one of them is called; several take an "s".
+
+    Example:
+
+    >>> counted(1, "epoch"), counted(0, "epoch"), counted(1200, "step")
+    ('1 epoch', '0 epochs', '1,200 steps')
+    """
+    return f"{number:,} {noun}" + "s" * (number != 1)
+
+
+def table(rows: Sequence[Sequence[str]], words: Sequence[int] = (0,), *, width: float = LINE_WIDTH) -> list[str]:
     """The rows as aligned lines: words to the left, figures to the right, the first column cut where it must be.
 
     Args:
         rows: cells, equally many in each.
         words: which columns hold words.
+        width: how long a line may be before the first column is cut.
 
     Example:
 
@@ -96,16 +112,38 @@ def table(rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> list[st
     all        10
     """
     widths = [max(map(_columns, column)) for column in zip(*rows, strict=True)]
-    widths[0] = min(widths[0], LINE_WIDTH - sum(widths[1:]) - 2 * len(widths[1:]))
+    widths[0] = min(widths[0], width - sum(widths[1:]) - 2 * len(widths[1:]))
     lines = []
     for row in rows:
         cells = []
-        for number, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            cell = cut(cell, width)
-            blanks = " " * (width - _columns(cell))
+        for number, (cell, room) in enumerate(zip(row, widths, strict=True)):
+            cell = cut(cell, room)
+            blanks = " " * (room - _columns(cell))
             cells.append(cell + blanks if number in words else blanks + cell)
         lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def table_with_total(rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> list[str]:
+    """A table whose heading and whose last row are set off by rules; nothing is cut, since paths are there to be used.
+
+    Args:
+        rows: the heading, the rows, and their total; cells, equally many in each.
+        words: which columns hold words.
+
+    Example:
+
+    >>> print("\\n".join(table_with_total([("block", "layers"), ("stem", "3"), ("top", "12"), ("2 blocks", "15")])))
+    block     layers
+    ────────────────
+    stem           3
+    top           12
+    ────────────────
+    2 blocks      15
+    """
+    lines = table(rows, words, width=math.inf)
+    rule = "─" * max(map(len, lines))
+    return [lines[0], rule, *lines[1:-1], rule, lines[-1]]
 
 
 def cut(text: str, width: int) -> str:

@@ -1,6 +1,6 @@
 """Figures as people read them, where rounding would mislead."""
 
-from keras_transfer.evaluation.formatting import duration, percent
+from keras_transfer.formatting import duration, percent
 
 
 def test_what_is_not_quite_all_is_never_rounded_to_all():
