@@ -18,6 +18,7 @@ from keras_transfer.study.folds import Sample
 from keras_transfer.study.pace import FEWEST_EPOCHS, Clock
 from keras_transfer.study.pitfalls import Pitfalls, of_the_whole, pitfalls
 from keras_transfer.study.rules import METHODS, Rule, rules
+from keras_transfer.study.several_models import one_after_another
 from keras_transfer.study.transferability import Measures
 from keras_transfer.study.trials import Trial, run_trial
 
@@ -76,13 +77,15 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
     """
     _check(splits, minutes, seed)
     study = _Study(Clock(minutes), int(seed), verbose)
-    models = study.built(candidates(splits, backbones, seed=study.seed), splits)
-    some = study.sampled(splits, models)
-    bodies = study.features(models, some.splits)
-    found = study.pitfalls(bodies[0], some)
-    charts = {body.name: study.chart(body, some) for body in bodies}  # of the time that there is, before it is spent
-    bodies = study.calibrated(bodies, some.splits)
-    return study.answer(bodies, charts, study.trials(bodies, some.splits), found)
+    with one_after_another():
+        models = study.built(candidates(splits, backbones, seed=study.seed), splits)
+        some = study.sampled(splits, models)
+        bodies = study.features(models, some.splits)
+        found = study.pitfalls(bodies[0], some)
+        # Of the time that there is, before it is spent.
+        charts = {body.name: study.chart(body, some) for body in bodies}
+        bodies = study.calibrated(bodies, some.splits)
+        return study.answer(bodies, charts, study.trials(bodies, some.splits), found)
 
 
 def _check(splits: Splits, minutes: float, seed: int) -> None:

@@ -24,6 +24,7 @@ from keras_transfer.study.comparison import Comparison, Data, SourceTask
 from keras_transfer.study.domain_shift import Shift, shifts_among
 from keras_transfer.study.embedding import features_of, why_no_features
 from keras_transfer.study.memory import watched
+from keras_transfer.study.several_models import one_after_another
 from keras_transfer.study.source import Source
 from keras_transfer.study.trial import FAILED, LEFT_OUT, Method, Trial
 from keras_transfer.study.ways import Build, Freshness, PlanOf, Way, planned, ways
@@ -110,24 +111,25 @@ def compare(
     builds = build if isinstance(build, Mapping) else {"": build}
     folder = None if workdir is None else pathlib.Path(workdir)
     study = _Study(splits, folder, source, verbose, fit_options, Freshness())
-    every, whole, task, no_shifts = _prepared(study, builds, plans, chosen[0])
-    folders = study.folders([way.name for way in every])
-    given = {name: plan if epochs is None else with_epochs(plan, epochs, name=name) for name, plan in whole.items()}
-    reasons: Mapping[str, str] = {}
-    if minutes is not None:
-        given, reasons = _within_minutes(study, every, whole, chosen, minutes)
-    trials: list[Trial] = []
-    for seed, way in itertools.product(chosen, every):
-        if way.name in reasons:
-            trials.append(Trial(way.name, seed, problem=reasons[way.name]))
-        else:
-            trials.append(_tried(study, way, given[way.name].epochs, seed, folders[way.name]))
-        study.say_of(trials[-1], width=max(map(len, given)))
-    methods = [Method(way.name, given[way.name], way.body) for way in every]
-    said = _budget_said(epochs, minutes, len(trials))
-    shifts: list[Shift] = []
-    if not no_shifts:
-        shifts, no_shifts = _shifts(study, builds, chosen[0])
+    with one_after_another():
+        every, whole, task, no_shifts = _prepared(study, builds, plans, chosen[0])
+        folders = study.folders([way.name for way in every])
+        given = {name: plan if epochs is None else with_epochs(plan, epochs, name=name) for name, plan in whole.items()}
+        reasons: Mapping[str, str] = {}
+        if minutes is not None:
+            given, reasons = _within_minutes(study, every, whole, chosen, minutes)
+        trials: list[Trial] = []
+        for seed, way in itertools.product(chosen, every):
+            if way.name in reasons:
+                trials.append(Trial(way.name, seed, problem=reasons[way.name]))
+            else:
+                trials.append(_tried(study, way, given[way.name].epochs, seed, folders[way.name]))
+            study.say_of(trials[-1], width=max(map(len, given)))
+        methods = [Method(way.name, given[way.name], way.body) for way in every]
+        said = _budget_said(epochs, minutes, len(trials))
+        shifts: list[Shift] = []
+        if not no_shifts:
+            shifts, no_shifts = _shifts(study, builds, chosen[0])
     found = Comparison(methods, trials, _facts(splits, no_shifts), task, said, shifts)
     if study.workdir is not None:
         write_whole(study.workdir / "comparison.json", found.to_json())
