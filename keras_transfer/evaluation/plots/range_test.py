@@ -66,8 +66,9 @@ def range_test(
         panel.xaxis.set_major_formatter(lambda rate, _: f"{rate:g}")  # not in mathematics, which is not set here
         panel.xaxis.set_minor_formatter("")
         middle = float(np.sqrt(rates[0] * rates[-1]))
-        seen = {name: rate for name, rate in marks.items() if rates[0] <= rate <= rates[-1]}
-        for (name, rate), color, height in zip(seen.items(), (ORANGE, MUTED, INK), (0.95, 0.86, 0.77), strict=False):
+        for (name, rate), color, height in zip(marks.items(), (ORANGE, MUTED, INK), (0.95, 0.86, 0.77), strict=False):
+            if not rates[0] <= rate <= rates[-1]:
+                continue
             panel.axvline(rate, color=color, linewidth=1.2)
             panel.annotate(
                 f"{name} {rate:.2g}",
