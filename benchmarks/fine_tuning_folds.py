@@ -23,11 +23,7 @@ SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=pathlib.Path, default=pathlib.Path("../shared"))
-    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("runs/fine_tuning_folds.jsonl"))
-    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
-    parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2], choices=[0, 1, 2])
+    parser = parser_over_folds(__doc__, results="runs/fine_tuning_folds.jsonl")
     parser.add_argument("--options", nargs="+", default=["{}"], help="JSON, arguments of kt.staged_fine_tuning")
     options = parser.parse_args()
     options.results.parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +38,16 @@ def main() -> None:
                         add(key | found, options.results)
     for given in options.options:
         print(f"\n{given}\n{table(lines_of(options.results), given, options)}")
+
+
+def parser_over_folds(description: str, *, results: str) -> argparse.ArgumentParser:
+    """The arguments of a command that measures on folds of the shared picture sets."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=pathlib.Path, default=pathlib.Path("../shared"))
+    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path(results))
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
+    parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2], choices=[0, 1, 2])
+    return parser
 
 
 def measure(folder: pathlib.Path, fold: int, given: dict) -> dict[str, tuple[float, float]]:
@@ -75,16 +81,26 @@ def held_out(folder: pathlib.Path, fold: int):
 
 def table(lines: list[dict], given: str, options: argparse.Namespace) -> str:
     """As Markdown."""
-    rows = ["| share of the way | " + " | ".join(options.sets) + " | mean |", "|---" * (len(options.sets) + 2) + "|"]
-    for share in SHARES:
-        means = []
-        for name in options.sets:
-            of_set = [line for line in lines if line["options"] == given and line["set"] == name]
-            measured = [line[f"{share:g}"] for line in of_set if line["fold"] in options.folds]
-            means.append(np.mean(measured, axis=0))
+    return mean_over_folds("share of the way", [f"{share:g}" for share in SHARES], lines, {"options": given}, options)
+
+
+def mean_over_folds(heading: str, fields: list[str], lines: list[dict], key: dict, options: argparse.Namespace) -> str:
+    """Accuracy and log loss as Markdown: the mean over the folds of each set, and over the sets.
+
+    Args:
+        heading: what the rows are.
+        fields: those of a line that have a row.
+        lines: what has been measured.
+        key: fields by which the lines of this table are known.
+        options: which sets and folds.
+    """
+    table = [f"| {heading} | " + " | ".join(options.sets) + " | mean |", "|---" * (len(options.sets) + 2) + "|"]
+    own = [line for line in lines if key.items() <= line.items() and line["fold"] in options.folds]
+    for field in fields:
+        means = [np.mean([line[field] for line in own if line["set"] == name], axis=0) for name in options.sets]
         cells = [f"{accuracy:.3f} ({loss:.3f})" for accuracy, loss in [*means, np.mean(means, axis=0)]]
-        rows.append(f"| {share:g} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+        table.append(f"| {field} | {' | '.join(cells)} |")
+    return "\n".join(table)
 
 
 if __name__ == "__main__":

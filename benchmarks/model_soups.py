@@ -10,27 +10,22 @@ probabilities (`ensemble`), and of the model with the mean of their weights (`so
 Every (options, runs, set, fold) is one line of `--results`, so that the command can be stopped and started again.
 """
 
-import argparse
 import json
 import pathlib
 import tempfile
 
 import numpy as np
 from backbone_ranking import add, is_there, lines_of
-from fine_tuning_folds import held_out
-from image_fine_tuning import SETS, lend_weights
+from fine_tuning_folds import held_out, mean_over_folds, parser_over_folds
+from image_fine_tuning import lend_weights
 
-# What the safeguard takes without a validation split, and the tuned weights themselves.
+# About what the safeguard takes without a validation split, and the tuned weights themselves.
 SHARES = (0.74, 1.0)
 WHAT = ("one run", "ensemble", "soup")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=pathlib.Path, default=pathlib.Path("../shared"))
-    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("runs/model_soups.jsonl"))
-    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
-    parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2], choices=[0, 1, 2])
+    parser = parser_over_folds(__doc__, results="runs/model_soups.jsonl")
     parser.add_argument("--runs", type=int, default=3, help="fine-tunings that are averaged")
     parser.add_argument("--options", default="{}", help="JSON, arguments of kt.staged_fine_tuning")
     options = parser.parse_args()
@@ -44,7 +39,9 @@ def main() -> None:
                     given = json.loads(options.options)
                     found = measure(options.shared / "images" / name, fold, options.runs, given)
                     add(key | found, options.results)
-    print(table(lines_of(options.results), options))
+    key = {"options": options.options, "runs": options.runs}
+    fields = [f"{name}, {share:g}" for share in SHARES for name in WHAT]
+    print(mean_over_folds("what, share of the way", fields, lines_of(options.results), key, options))
 
 
 def measure(folder: pathlib.Path, fold: int, runs: int, given: dict) -> dict[str, tuple[float, float]]:
@@ -115,21 +112,6 @@ def judged(said: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     from keras_transfer.training.safeguard import calibrated_loss
 
     return float(np.mean(said.argmax(axis=1) == labels)), calibrated_loss(said, labels)
-
-
-def table(lines: list[dict], options: argparse.Namespace) -> str:
-    """As Markdown: the mean over the folds of each set, and over the sets."""
-    rows = ["| what, share of the way | " + " | ".join(options.sets) + " | mean |"]
-    rows.append("|---" * (len(options.sets) + 2) + "|")
-    for what in [f"{name}, {share:g}" for share in SHARES for name in WHAT]:
-        means = []
-        for name in options.sets:
-            key = {"options": options.options, "runs": options.runs, "set": name}
-            own = [line for line in lines if key.items() <= line.items() and line["fold"] in options.folds]
-            means.append(np.mean([line[what] for line in own], axis=0))
-        cells = [f"{accuracy:.3f} ({loss:.3f})" for accuracy, loss in [*means, np.mean(means, axis=0)]]
-        rows.append(f"| {what} | {' | '.join(cells)} |")
-    return "\n".join(rows)
 
 
 if __name__ == "__main__":

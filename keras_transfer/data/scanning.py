@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from keras_transfer.data.examples import Examples
 from keras_transfer.errors import explain
+from keras_transfer.formatting import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ def refuse(problems: Iterable[Problem], *, to_mend: str, noun: str = "example") 
     if listed:
         raise ValueError(
             explain(
-                f"The data has {len(listed)} {'problem' if len(listed) == 1 else 'problems'}.",
+                f"The data has {counted(len(listed), 'problem')}.",
                 given="\n".join(listed),
                 expected=f"{noun}s that can be read to their end, and every class in every split",
                 to_mend=to_mend,

@@ -12,7 +12,7 @@ import numpy as np
 from keras_transfer.data.images import ImageSplits
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
-from keras_transfer.formatting import LINE_WIDTH, percent
+from keras_transfer.formatting import LINE_WIDTH, counted, percent
 from keras_transfer.study import intervals
 from keras_transfer.study.arguments import check_seed
 from keras_transfer.study.domain_shift import Shift, shifts_among
@@ -206,7 +206,7 @@ def pitfalls(
     suspects = _suspects(splits, features, seed)
     of_source = None if source is None else features_of(model, source, source.train)
     shifts = shifts_among(features, of_source, seed=seed)
-    checks = [*_counted(splits), *_doubles(pairs), _labels(splits, suspects), *map(_shift, shifts)]
+    checks = [*_of_class_sizes(splits), *_doubles(pairs), _labels(splits, suspects), *map(_shift, shifts)]
     return Pitfalls(tuple(checks), tuple(pairs), tuple(suspects), tuple(shifts), splits)
 
 
@@ -225,7 +225,7 @@ def of_the_whole(found: Pitfalls, sample: Sample) -> Pitfalls:
     suspects = [dataclasses.replace(suspect, place=sample.place(suspect.place)) for suspect in found.suspects]
     among = "; looked for among " + ", ".join(f"{part} of {name}" for name, part in sample.parts.items())
     checks = [
-        *_counted(sample.whole),
+        *_of_class_sizes(sample.whole),
         *_doubles(pairs, among + ", copies to the byte among all"),
         _labels(sample.splits, suspects, among),
         *map(_shift, found.shifts),
@@ -233,7 +233,7 @@ def of_the_whole(found: Pitfalls, sample: Sample) -> Pitfalls:
     return Pitfalls(tuple(checks), tuple(pairs), tuple(suspects), found.shifts, sample.whole)
 
 
-def _counted(splits: Splits) -> list[Pitfall]:
+def _of_class_sizes(splits: Splits) -> list[Pitfall]:
     return [_few(splits), _imbalance(splits)]
 
 
@@ -274,7 +274,7 @@ def _doubles(pairs: list[Pair], among: str = "") -> list[Pitfall]:
     # Of two splits the later one is there to judge, and flatters.
     spoilt = collections.Counter(name for name, _ in {pair.other for pair in between})
     judged = " and ".join(f"{spoilt[name]} of {name}" for name in sorted(spoilt))
-    figure = _pairs(between) + (f", of {where}: they spoil {judged}" if between else "")
+    figure = counted(len(between), "pair") + (f", of {where}: they spoil {judged}" if between else "")
     disagree = sum(not pair.same_label for pair in within)
     return [
         Pitfall(
@@ -286,14 +286,10 @@ def _doubles(pairs: list[Pair], among: str = "") -> list[Pitfall]:
         Pitfall(
             "near-duplicates within train",
             bool(within),
-            _pairs(within) + (f", {disagree} of them with two labels" if disagree else "") + among,
+            counted(len(within), "pair") + (f", {disagree} of them with two labels" if disagree else "") + among,
             "They count twice, and cross-validation flatters: keep one of each",
         ),
     ]
-
-
-def _pairs(pairs: list[Pair]) -> str:
-    return f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'}"
 
 
 def _labels(splits: Splits, suspects: list[Suspect], among: str = "") -> Pitfall:

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from bodies import classifier, dark_and_light, pictures
+from figures import words
 from vocabularies import word_pieces
 
 import keras_transfer as kt
@@ -277,13 +278,13 @@ def test_an_explosion_does_not_hide_what_came_before():
     assert max(smooth(losses)) < 10
 
 
-@pytest.mark.parametrize(("own", "words"), [(1e-4, "where the smoothed loss was 0.7"), (2.0, "which was not tried")])
-def test_what_is_suggested_stands_beside_the_rate_that_the_stage_has(own, words):
+@pytest.mark.parametrize(("own", "said"), [(1e-4, "where the smoothed loss was 0.7"), (2.0, "which was not tried")])
+def test_what_is_suggested_stands_beside_the_rate_that_the_stage_has(own, said):
     losses = [0.7] * 100
     losses[90:] = [5.0] * 10
     found = learning_rate._judged(kt.Stage("head", 1, learning_rate=own), RATES, losses, diverged=True)
     assert found.own == own
-    assert f"the stage's own rate is {own:g}, {words}" in str(found)
+    assert f"the stage's own rate is {own:g}, {said}" in str(found)
 
 
 def test_it_says_what_it_suggests_and_draws_it(tmp_path, drawn):
@@ -291,6 +292,7 @@ def test_it_says_what_it_suggests_and_draws_it(tmp_path, drawn):
     assert f"learning rate of stage 'head': {found.suggestion:.2g}, where the loss falls fastest" in str(found)
     path = found.plot(tmp_path / "rates.png")
     assert path.stat().st_size > 10_000
+    assert "the stage's own 0.001" in words(drawn[0])
 
 
 def test_the_rates_rise_by_the_same_factor():

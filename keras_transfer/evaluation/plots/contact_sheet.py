@@ -11,7 +11,7 @@ import numpy.typing as npt
 from keras_transfer import errors
 from keras_transfer.evaluation.checks import check_predictions
 from keras_transfer.evaluation.plots.sheet import BLUE, INK, LABEL_SIZE, MARGIN, MUTED, ORANGE, Sheet, open_sheet
-from keras_transfer.formatting import percent
+from keras_transfer.formatting import counted, percent
 
 # Inches.
 TILE, GAP, ROW_HEIGHT = 1.75, 0.22, 2.37
@@ -106,7 +106,7 @@ def _draw(
 def _heading(wrong: int, total: int, shown: int) -> tuple[str, str]:
     """The finding, and what goes with it."""
     if wrong:
-        title = f"{wrong:,} of {total:,} {'picture' if total == 1 else 'pictures'} wrong"
+        title = f"{wrong:,} of {counted(total, 'picture')} wrong"
         facts = f"the {shown} most confident of them" if shown < wrong else "the most confident first"
     else:
         title = f"All {total:,} pictures are right" if total > 1 else "The one picture is right"
