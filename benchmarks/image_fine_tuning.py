@@ -3,7 +3,8 @@
     python benchmarks/image_fine_tuning.py --shared ../shared --validation 0
 
 prints the README's table; with `--methods uncalibrated` its row on that, with `--methods staged_fine_tuning l2_sp ema`
-that of what keeps tuning near the pretrained weights. Where a run of staged fine-tuning was before the safeguard is
+that of what keeps tuning near the pretrained weights, with `--methods model_soup` that of three runs whose weights are
+averaged, and of the mean of the three. Where a run of staged fine-tuning was before the safeguard is
 measured as well, on the weights that it had. Every method has the same body (MobileNetV2 0.35 at 224, ImageNet
 weights), the same pictures to train on (but for a fifth of them, held out for validation by the seed; with
 `--validation 0` all of them, and the safeguard goes by its prior) and the same test pictures; nothing is selected on
@@ -25,6 +26,8 @@ VARIANTS = {
     "ema": {"safeguard": False, "ema": 0.95},
 }
 METHODS = ("probe", "feature_extraction", "staged_fine_tuning", "guide")
+# The mean of so many runs of staged fine-tuning, each seed's runs others than those of the seeds before.
+SOUP, IN_A_SOUP = "model_soup", 3
 # What a table has a row for, and the method that it comes from.
 ROWS = {
     "probe": "probe",
@@ -32,6 +35,8 @@ ROWS = {
     "staged_fine_tuning": "staged_fine_tuning",
     "before_the_safeguard": "staged_fine_tuning",
     **{name: name for name in VARIANTS},
+    SOUP: SOUP,
+    "its_runs": SOUP,
     "guide_head": "guide",
     "guide_fine_tuned": "guide",
 }
@@ -43,7 +48,7 @@ def main() -> None:
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("runs/image_fine_tuning.json"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *VARIANTS])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *VARIANTS, SOUP])
     parser.add_argument("--validation", type=float, default=0.2, help="the part of train that is held out")
     options = parser.parse_args()
 
@@ -90,6 +95,10 @@ def measure(folder: pathlib.Path, method: str, seed: int, validation: float) -> 
     model = kt.image_classifier("MobileNetV2", splits.classes, alpha=0.35)
     if method == "probe":
         return {method: linear_probe(model, splits)}
+    if method == SOUP:
+        plan, seeds = kt.staged_fine_tuning(model), range(IN_A_SOUP * seed, IN_A_SOUP * (seed + 1))
+        soup = kt.model_soup(model, splits, plan, seeds=seeds, verbose=False)
+        return {SOUP: soup.report.accuracy, "its_runs": statistics.mean(run.report.accuracy for run in soup.runs)}
     plan = kt.staged_fine_tuning(model, **VARIANTS[method]) if method in VARIANTS else getattr(kt, method)(model)
     reached = []
     look = keras.callbacks.LambdaCallback(on_train_end=lambda logs: reached.append(state.values(model)))

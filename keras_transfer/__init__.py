@@ -32,6 +32,7 @@ from keras_transfer.study.comparison import Comparison
 from keras_transfer.study.embedding import embed
 from keras_transfer.study.learning_rate import LearningRates, find_learning_rate
 from keras_transfer.study.pitfalls import Pitfalls, pitfalls
+from keras_transfer.study.soup import Soup, model_soup
 from keras_transfer.study.source import Source
 from keras_transfer.training import cache
 from keras_transfer.training.audit import AuditError
@@ -73,6 +74,8 @@ __all__ = [  # noqa: RUF022 - in reading order
     "NonFiniteLossError",
     "AuditError",
     "cache",
+    "model_soup",
+    "Soup",
     # what to expect of it
     "find_learning_rate",
     "LearningRates",

@@ -233,6 +233,11 @@ class Splits(Batches):
         return tuple(split for split in (self.train, self.validation, self.test) if split is not None)
 
     @property
+    def reported(self) -> Split:
+        """The one that a report is on: test, where there is none validation, and where there is neither train."""
+        return self.test or self.validation or self.train
+
+    @property
     def counts(self) -> dict[str, dict[str, int]]:
         """How many examples each class has in each split."""
         return {split.name: split.counts for split in self.all}

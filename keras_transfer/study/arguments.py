@@ -15,7 +15,7 @@ from keras_transfer.training.fit import fit
 
 # Keras and scikit-learn take no larger seed, and the folds are drawn with this one and the two after it.
 MOST_SEED = 2**32 - 3
-# What `compare` says itself to `fit`.
+# What a function that fits several times says itself to `fit`.
 _OWN = ("model", "splits", "plan", "workdir", "seed", "verbose")
 _OF_FIT = tuple(name for name in inspect.signature(fit).parameters if name not in _OWN)
 _COUNTED = ("no argument", "one argument")
@@ -117,7 +117,7 @@ def check(
                 to_mend="compare one body at a time to see what each method forgets",
             )
         )
-    _check_options(fit_options)
+    check_fit_options("compare", _OF_COMPARE, fit_options)
 
 
 def _check_splits(splits: object) -> None:
@@ -191,13 +191,20 @@ def is_whole(given: object) -> bool:
     return isinstance(given, numbers.Integral) and not isinstance(given, bool)
 
 
-def _check_options(fit_options: Mapping[str, Any]) -> None:
+def check_fit_options(function: str, own: Sequence[str], fit_options: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` for what is to be handed on to the `kt.fit` of each run, and which that does not take.
+
+    Args:
+        function: that was given them.
+        own: its other arguments.
+        fit_options: what is to be handed on.
+    """
     for name, given in fit_options.items():
         if name not in _OF_FIT:
             raise ValueError(
                 explain(
-                    "There is no such argument of `compare`, nor of the `kt.fit` of its runs.",
+                    f"There is no such argument of `{function}`, nor of the `kt.fit` of its runs.",
                     given=f"{name}={given!r}",
-                    nearest=nearest(name, [*_OF_FIT, *_OF_COMPARE]),
+                    nearest=nearest(name, [*_OF_FIT, *own]),
                 )
             )

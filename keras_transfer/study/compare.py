@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_transfer import digests
-from keras_transfer.data.splits import Split, Splits
+from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 from keras_transfer.formatting import counted, duration
 from keras_transfer.plans.plan import Plan
@@ -165,7 +165,7 @@ class _Study:
 
     def say_of(self, trial: Trial, *, width: int) -> None:
         """One line on a run."""
-        reported = _reported(self.splits)
+        reported = self.splits.reported
         outcome = trial.problem
         if trial.is_done:
             accuracy = np.mean(trial.predicted == reported.labels)
@@ -318,11 +318,6 @@ def _kept() -> set[pathlib.Path]:
 
 
 def _facts(splits: Splits, note: str) -> Data:
-    reported, notes = _reported(splits), [*splits.notes, *([note] if note else [])]
+    reported, notes = splits.reported, [*splits.notes, *([note] if note else [])]
     counts = {split.name: len(split) for split in splits.all}
     return Data(reported.name, splits.classes, reported.labels, counts, splits.fingerprint, tuple(notes))
-
-
-def _reported(splits: Splits) -> Split:
-    """What methods are compared on; there is one of the two (see `arguments`)."""
-    return splits.test or splits.validation

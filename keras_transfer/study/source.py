@@ -81,7 +81,7 @@ class Source:
     @property
     def split(self) -> Split:
         """What is measured."""
-        return self.splits.test or self.splits.validation or self.splits.train
+        return self.splits.reported
 
     @property
     def digest(self) -> str:

@@ -23,17 +23,25 @@ def moving_statistics(model: keras.Model) -> list[keras.Variable]:
     return [each for layer in batch_norms(model) for each in (layer.moving_mean, layer.moving_variance)]
 
 
-def re_estimate(model: keras.Model, domain: Splits, *, rows: np.ndarray | None = None, seed: int = 0) -> None:
-    """Puts a domain's own mean and variance into every batch norm (AdaBN: Li et al. 2016, arXiv:1603.04779).
+def re_estimate(
+    model: keras.Model,
+    domain: Splits,
+    *,
+    layers: Sequence[keras.Layer] | None = None,
+    rows: np.ndarray | None = None,
+    seed: int = 0,
+) -> None:
+    """Puts a domain's own mean and variance into the batch norms (AdaBN: Li et al. 2016, arXiv:1603.04779).
 
     Args:
         model: any model with batch norms; only their moving statistics change.
         domain: its training examples are used, as they are and without their labels.
+        layers: the batch norms, if not all: the others go on normalising by what they have.
         rows: the numbers of those that are used, if not all.
         seed: of how they fall into batches.
     """
     parts = in_batches(np.random.default_rng(seed).permutation(len(domain.train) if rows is None else rows))
-    Passes(model).move(inputs_of(model, domain, part) for part in parts)
+    Passes(model, layers).move(inputs_of(model, domain, part) for part in parts)
 
 
 class Passes:
@@ -44,6 +52,7 @@ class Passes:
 
     Args:
         model: any model with batch norms.
+        layers: those of them that are meant, if not all: the others are as at inference.
 
     Example:
 
@@ -56,9 +65,10 @@ class Passes:
     [1.5, 2.5]
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, layers: Sequence[keras.Layer] | None = None) -> None:
         self._model = model
-        self._statistics = _Statistics(model)
+        self._layers = batch_norms(model) if layers is None else list(layers)
+        self._statistics = _Statistics(model, self._layers)
 
     def distance(self, batches: Iterable[Any]) -> float:
         """How far the statistics of what reaches the batch norms lie from those that they normalise by.
@@ -105,7 +115,7 @@ class Passes:
     def _seen(self, batches: Iterable[Any], share: float) -> dict[keras.Layer, tuple[np.ndarray, np.ndarray]]:
         """Mean and variance of all that each batch norm was called on, while it normalises so far towards each batch's;
         of those that were called."""
-        layers = batch_norms(self._model)
+        layers = self._layers
         if not layers:
             return {}
         calls: dict[str, list[list[np.ndarray]]] = {}
@@ -118,23 +128,24 @@ class Passes:
 
 
 class _Statistics(keras.Model):
-    """What the batch norms of a model are called on, by their numbers among `batch_norms`: for each call the count of
-    values in a channel, mean and variance.
+    """What some batch norms of a model are called on, by their numbers among them: for each call the count of values in
+    a channel, mean and variance.
 
     Attributes:
         share: how far each batch norm normalises by what it is called on, the rest by what it has.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, layers: Sequence[keras.Layer]) -> None:
         super().__init__(name=f"{model.name}_statistics")
         self.whole = model
+        self._noted = tuple(layers)
         self.share = self.add_weight(name="share", initializer="zeros", trainable=False, dtype="float32")
         self.built = True  # or the first batch on JAX goes through it step by step, to find out what is to be built
 
     def call(self, inputs):
         found: dict[str, list[list[Any]]] = {}
         with contextlib.ExitStack() as replaced:
-            for number, layer in enumerate(batch_norms(self.whole)):
+            for number, layer in enumerate(self._noted):
                 replaced.enter_context(calling(layer, self._noting(layer, found.setdefault(str(number), []))))
             self.whole(inputs, training=False)
         return {number: calls for number, calls in found.items() if calls}

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_transfer import state
-from keras_transfer.data.splits import Batches, Split, Splits
+from keras_transfer.data.splits import Batches, Splits
 from keras_transfer.evaluation.cost import Cost, peak_memory
 from keras_transfer.evaluation.language_report import LanguageReport
 from keras_transfer.evaluation.report import Report
@@ -168,7 +168,7 @@ def _carry_out(job: Job, per_stage: Sequence[Sequence[Fate]]) -> Run:
         # What half precision made of the frozen part is not what the model makes of it now.
         measured_on = batches if settings.precision is None else job.splits
         with measured_on.in_use():
-            run = _run_of(job, done, *settings.objective.report(model, measured_on, _reported(job.splits), cost))
+            run = _run_of(job, done, *settings.objective.report(model, measured_on, job.splits.reported, cost))
         if home:
             _write_results(home, run, model)
         result = Result(run.report.to_json(), run.probabilities)
@@ -204,13 +204,9 @@ def _said_of(begun: Snapshot, plan: Plan) -> str:
     return f"Goes on in {plan.stages[position.stage].name}: epoch {epoch}, after {position.step} of its steps."
 
 
-def _reported(splits: Splits) -> Split:
-    return splits.test or splits.validation or splits.train
-
-
 def _run_of(job: Job, done: Done, result: Report | LanguageReport, probabilities: np.ndarray | None) -> Run:
     folder = job.home.folder if job.home else None
-    split = _reported(job.splits)
+    split = job.splits.reported
     return Run(job.plan, done.history.rows, done.audits, result, probabilities, folder, job.splits, split, job.model)
 
 
