@@ -96,6 +96,20 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + "s" * (number != 1)
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them.
+
+    Args:
+        names: one at least.
+
+    Example:
+
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def table(rows: Sequence[Sequence[str]], words: Sequence[int] = (0,), *, width: float = LINE_WIDTH) -> list[str]:
     """The rows as aligned lines: words to the left, figures to the right, the first column cut where it must be.
 

@@ -46,7 +46,7 @@ def main(
         splits = kt.data.images(data, batch_size=batch_size, seed=seed)
         found = kt.advise(splits, list(backbones), minutes=minutes, seed=seed)
     print(f"\n{found}")
-    if plots:
+    if plots and found.pitfalls:  # where the minutes allowed to look for them
         print("pictures:", *found.pitfalls.plot(plots))
 
 

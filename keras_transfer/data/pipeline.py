@@ -363,6 +363,19 @@ def ordered_batches(tensors: Any, order: np.ndarray, batch_size: int) -> Dataset
     return _fed(Dataset.range(-(-len(order) // batch_size)).map(batch))
 
 
+def whole_batches(batches: Dataset, size: int) -> Dataset:
+    """Of batches without end those that have so many examples: what is left over at the end of an epoch is left out.
+
+    Example:
+
+    >>> epochs = Dataset.from_tensor_slices([5, 6, 7]).batch(2).repeat()
+    >>> [batch.tolist() for batch in whole_batches(epochs, 2).take(2).as_numpy_iterator()]
+    [[5, 6], [5, 6]]
+    """
+    whole = batches.filter(lambda *batch: tf.equal(tf.shape(tf.nest.flatten(batch)[0])[0], size))
+    return whole.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+
+
 def side_by_side(source: Dataset, target: Dataset) -> Dataset:
     """Batches of two domains together, as long as there are both; of the second x alone is taken.
 

@@ -5,11 +5,11 @@ import textwrap
 
 import numpy as np
 
-from keras_transfer.formatting import LINE_WIDTH, duration, percent, table
+from keras_transfer.formatting import LINE_WIDTH, duration, listed, percent, table
 from keras_transfer.study.evidence import Evidence
 from keras_transfer.study.pitfalls import Pitfalls
 from keras_transfer.study.prospects import Margin, Prospect
-from keras_transfer.study.rules import METHODS, Rule
+from keras_transfer.study.rules import METHODS, Rule, leaning
 from keras_transfer.study.trials import Trial
 
 
@@ -29,6 +29,7 @@ class Advice:
         trials: the short fits.
         pitfalls: what is the matter with the data; `None` where the minutes did not allow to look.
         not_reached: what else the minutes did not allow.
+        unknown: the candidates of which nothing is known, for want of minutes.
         examples: labelled examples that the evidence comes from.
         seconds: how long all of it took.
         minutes: how long it was allowed to take.
@@ -54,6 +55,7 @@ class Advice:
     trials: tuple[Trial, ...]
     pitfalls: Pitfalls | None
     not_reached: tuple[str, ...]
+    unknown: tuple[str, ...]
     examples: int
     seconds: float
     minutes: float
@@ -66,7 +68,8 @@ class Advice:
     @property
     def is_clear(self) -> bool:
         """Whether body and method are both better than the next best beyond the noise."""
-        margins = [self.method_margin] + ([self.body_margin] if len(self.evidence) > 1 else [])
+        has_others = len(self.evidence) > 1 or bool(self.unknown)
+        margins = [self.method_margin] + ([self.body_margin] if has_others else [])
         return all(margin is not None and margin.is_clear for margin in margins)
 
     def __str__(self) -> str:
@@ -88,9 +91,11 @@ class Advice:
     def _headline(self) -> str:
         margins = [margin for margin in (self.body_margin, self.method_margin) if margin]
         said = f"{self.method} of {self.body}"
-        if margins and not any(margin.is_clear for margin in margins):
-            was_measured = self.method == METHODS[0] or self._own_trials()
-            best = "came out best" if was_measured else "is thought to do best, and was not tried"
+        was_measured = self.method == METHODS[0] or bool(self._own_trials())
+        best = "came out best" if was_measured else "is thought to do best, and was not tried"
+        if not margins:
+            first = f"Nothing to compare with: {said} {'is what was measured' if was_measured else best}."
+        elif not any(margin.is_clear for margin in margins):
             first = f"No difference beyond noise: {said} {best}."
             first += " Whichever is cheaper will do as far as these data can tell."
         else:
@@ -111,7 +116,10 @@ class Advice:
         return [trial for trial in self.trials if (trial.body, trial.method) == (self.body, self.method)]
 
     def _of_body(self) -> str:
-        return f"the body: {self.body_margin or 'there was no other to compare it with'}"
+        unknown = f"of {listed(self.unknown)} nothing is known: the minutes were over" if self.unknown else ""
+        if self.body_margin:
+            return f"the body: {self.body_margin}" + (f"; {unknown}" if unknown else "")
+        return f"the body: {unknown or 'there was no other to compare it with'}"
 
     def _of_method(self) -> str:
         return f"the method: {self.method_margin or self._why_without_margin()}"
@@ -121,7 +129,17 @@ class Advice:
             return "its linear probe was measured; nothing else was tried on this body"
         if any(trial.method == self.method for trial in self.trials):
             return "it was tried on another body, not on this one"
-        return "this is what the flow chart says; it was not tried"
+        chart = leaning(self.rules)
+        if chart == self.method:
+            return "this is what the flow chart says; it was not tried"
+        return f"{self._speaks_for()} speaks for it, where the flow chart says {chart}; it was not tried"
+
+    def _speaks_for(self) -> str:
+        """What an untried method rests on that the flow chart does not point to."""
+        own = next(row for row in self.evidence if row.body == self.body)
+        if own.calibrated and own.calibrated.accuracy > own.measures.accuracy:
+            return "the probe after its statistics have been moved"
+        return "the size of the body, and what is known of the others,"
 
     def _evidence_table(self) -> list[str]:
         rows = [("body", "parameters", "probe", "95 %", "log loss", "5 nearest", "LogME", "moved", "seconds")]

@@ -113,12 +113,14 @@ class _Study:
         seed: of everything random.
         verbose: whether to say what is going on.
         not_reached: what the minutes did not allow.
+        unknown: the candidates of which nothing is known for that reason.
     """
 
     clock: Clock
     seed: int
     verbose: bool
     not_reached: list[str] = dataclasses.field(default_factory=list)
+    unknown: list[str] = dataclasses.field(default_factory=list)
 
     def say(self, text: str) -> None:
         """Says what is going on."""
@@ -130,7 +132,7 @@ class _Study:
         models: list[Built] = []
         for candidate in found:
             if models and self.clock.left <= 0:
-                self.not_reached.append(f"the features of {candidate.name}")
+                self.unknown.append(candidate.name)
                 continue
             models.append(built(candidate, splits))
         return models
@@ -151,7 +153,7 @@ class _Study:
         while models:
             model = models.pop(0)
             if found and self.clock.left <= 0:
-                self.not_reached.append(f"the features of {model.candidate.name}")
+                self.unknown.append(model.candidate.name)
                 continue
             body = frozen(model, splits, seed=self.seed)
             found.append(body)
@@ -226,6 +228,11 @@ class _Study:
             for epochs in range(most, FEWEST_EPOCHS - 1, -1):
                 if _expected(pairs, epochs) < there:
                     return pairs, epochs
+            if len(near) == 1:
+                # The last that there is to try may take all that is left: nothing else would come of it.
+                there = self.clock.left
+                if _expected(pairs, FEWEST_EPOCHS) < there:
+                    return pairs, FEWEST_EPOCHS
             names, needed = " and ".join(body.name for body in near), _expected(pairs, FEWEST_EPOCHS)
             self.not_reached.append(
                 f"trials of {near.pop().name}: {FEWEST_EPOCHS} epochs of {names} are thought to take "
@@ -269,7 +276,8 @@ class _Study:
             rules=tuple(charts[best.body]),
             trials=tuple(trials),
             pitfalls=found,
-            not_reached=tuple(self.not_reached),
+            not_reached=(*(f"the features of {name}" for name in self.unknown), *self.not_reached),
+            unknown=tuple(self.unknown),
             examples=len(bodies[0].labels),
             seconds=self.clock.spent,
             minutes=self.clock.seconds / 60,

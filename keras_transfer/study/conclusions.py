@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from keras_transfer.formatting import duration, percent
+from keras_transfer.formatting import duration, listed, percent
 from keras_transfer.study.intervals import Estimate, level_said
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def sentences(comparison: "Comparison") -> tuple[str, ...]:
     found += [*_shifts(comparison), *_missing(comparison)]
     once = [quoted(row.method.name) for row in comparison.rows if len(row.by_seed) == 1]
     if once:
-        who = "Each method" if len(once) == len(comparison.rows) else _listed(once)
+        who = "Each method" if len(once) == len(comparison.rows) else listed(once)
         caveat = f"{who} ran with one seed only: what is said holds of these models, and how much another seed would"
         found.insert(1, f"{caveat} change is not known.")
     return tuple(found)
@@ -217,12 +217,12 @@ def _ranking(comparison: "Comparison") -> list[str]:
     is_highest = all(row.accuracy.value <= accuracy.value for row in rest)
     where = "The highest accuracy" if is_highest else "The highest accuracy of those that ended with most seeds"
     sentence = f"{where} is that of {name}, {percent(accuracy.value)}"
-    sentence += f"; beyond the noise it is above {_listed(list(map(quoted, worse)))}." if worse else "."
+    sentence += f"; beyond the noise it is above {listed(list(map(quoted, worse)))}." if worse else "."
     found = [sentence]
     found += [_better_where_both_ended(other, first.method.name, -differences[other]) for other in better]
     if alike:
         shown = [f"{quoted(row.method.name)} ({_points_apart(differences[row.method.name])})" for row in alike]
-        found.append(f"No difference beyond the noise between {name} and {_listed(shown)}.")
+        found.append(f"No difference beyond the noise between {name} and {listed(shown)}.")
         near = [row for row in alike if differences[row.method.name].value <= _NEAR]
         found += _cheaper(comparison, first, near)
     return found
@@ -304,14 +304,3 @@ def _missing(comparison: "Comparison") -> list[str]:
         found.append(f"{quoted(trial.method)} with seed {trial.seed} {trial.problem}")
     left_out = dict.fromkeys((trial.method, trial.problem) for trial in comparison.left_out)
     return found + [f"{quoted(method)} was {problem}" for method, problem in left_out]
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Names as a sentence has them.
-
-    Example:
-
-    >>> _listed(["a"]), _listed(["a", "b", "c"])
-    ('a', 'a, b and c')
-    """
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

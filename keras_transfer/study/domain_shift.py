@@ -1,6 +1,7 @@
 """How far two sets of examples lie apart: how surely a linear classifier tells which of them an example is from."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -90,7 +91,8 @@ def shift_between(one: np.ndarray, other: np.ndarray, names: tuple[str, str], *,
 def shifts_among(
     features: Mapping[str, np.ndarray], of_source: np.ndarray | None = None, *, seed: int = 0
 ) -> list[Shift]:
-    """How far validation lies from train, test from validation, and train from the source of a pretrained body.
+    """How far validation lies from train, test from validation (from train, where there is none), and train from the
+    source of a pretrained body.
 
     Args:
         features: those of each split that there is, by its name.
@@ -102,13 +104,12 @@ def shifts_among(
     >>> draw = np.random.default_rng(0).normal(size=(150, 3))
     >>> found = shifts_among({"train": draw[:50], "test": draw[50:100]}, draw[100:] + 9.0)
     >>> [(shift.one, shift.other, shift.is_notable) for shift in found]
-    [('source', 'target', True)]
+    [('train', 'test', False), ('source', 'target', True)]
     """
-    pairs = (("train", "validation"), ("validation", "test"))
+    splits = [name for name in ("train", "validation", "test") if name in features]
     found = [
         shift_between(features[one], features[other], (one, other), seed=seed)
-        for one, other in pairs
-        if one in features and other in features
+        for one, other in itertools.pairwise(splits)
     ]
     if of_source is not None:
         found.append(shift_between(of_source, features["train"], ("source", "target"), seed=seed))

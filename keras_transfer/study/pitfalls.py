@@ -163,10 +163,10 @@ def pitfalls(
 ) -> Pitfalls:
     """Looks for what spoils results, in data and labels, with the features of a model's body.
 
-    Too few examples in a class; classes of very different size; near-duplicates between splits and within train, also
-    re-encoded or mirrored; labels that look wrong (confident learning, Northcutt et al. 2021); validation unlike test,
-    and, where `source` is given, the target unlike the source (proxy A-distance, Ben-David et al. 2007). Labels of the
-    test split have no say.
+    Too few examples in a class; classes of very different size; near-duplicates between splits and within each, also
+    re-encoded or mirrored; labels that look wrong (confident learning, Northcutt et al. 2021); splits unlike each
+    other, and, where `source` is given, the target unlike the source (proxy A-distance, Ben-David et al. 2007). Labels
+    of the test split have no say.
 
     Args:
         splits: labelled pictures or texts.
@@ -270,6 +270,7 @@ def _imbalance(splits: Splits) -> Pitfall:
 def _doubles(pairs: list[Pair], among: str = "") -> list[Pitfall]:
     between = [pair for pair in pairs if pair.is_between_splits]
     within = [pair for pair in pairs if pair.one[0] == pair.other[0] == "train"]
+    judging = [pair for pair in pairs if pair.one[0] == pair.other[0] != "train"]
     where = ", ".join(sorted({f"{pair.one[0]} and {pair.other[0]}" for pair in between}))
     # Of two splits the later one is there to judge, and flatters.
     spoilt = collections.Counter(name for name, _ in {pair.other for pair in between})
@@ -288,6 +289,14 @@ def _doubles(pairs: list[Pair], among: str = "") -> list[Pitfall]:
             bool(within),
             counted(len(within), "pair") + (f", {disagree} of them with two labels" if disagree else "") + among,
             "They count twice, and cross-validation flatters: keep one of each",
+        ),
+        Pitfall(
+            "near-duplicates within validation or test",
+            bool(judging),
+            counted(len(judging), "pair")
+            + (f", of {' and '.join(sorted({pair.one[0] for pair in judging}))}" if judging else "")
+            + among,
+            "They count twice in every figure, whose interval is too narrow: keep one of each",
         ),
     ]
 
@@ -308,10 +317,11 @@ def _labels(splits: Splits, suspects: list[Suspect], among: str = "") -> Pitfall
 
 def _shift(shift: Shift) -> Pitfall:
     mend = {
-        "source": "Features of the source miss what matters here: fine-tune, or adapt",
-        "train": "Choices made on validation will not suit what was trained on: divide the data anew",
-        "validation": "Choices made on validation will not suit the test: hold out what is like it",
-    }[shift.one]
+        ("source", "target"): "Features of the source miss what matters here: fine-tune, or adapt",
+        ("train", "validation"): "Choices made on validation will not suit what was trained on: divide the data anew",
+        ("validation", "test"): "Choices made on validation will not suit the test: hold out what is like it",
+        ("train", "test"): "What is learnt from train may not hold on the test: train on what is like it, or adapt",
+    }[shift.one, shift.other]
     return Pitfall(f"{shift.other} unlike {shift.one}", shift.is_notable, str(shift), mend)
 
 

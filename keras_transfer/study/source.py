@@ -20,8 +20,9 @@ from keras_transfer.data.splits import Split, Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.evaluation.prediction import predict_split
 from keras_transfer.study.comparison import SourceTask
+from keras_transfer.study.embedding import features_of
 from keras_transfer.study.stored import Beginning
-from keras_transfer.training.linear_probe import linear_head, start_from_probe
+from keras_transfer.training.linear_probe import MOST_EXAMPLES, predictions, some_of_each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Source:
     one to the last bit.
 
     Args:
-        splits: data of the source task; its test split is measured, or validation, or train where there is no other.
+        splits: data of the source task; its test split is measured, or validation, or, by a head that was there before,
+            train where there is neither.
         model: the body with the head of the source task, its weights as they were pretrained. It is left as it is.
         outputs: for each class of `splits` its number among the model's outputs, where it has more: for pictures of
             ants and bees under the 1000 classes of ImageNet, `{"ants": 310, "bees": 309}`.
@@ -60,6 +62,7 @@ class Source:
 
     def __post_init__(self) -> None:
         if self.model is None:
+            self._check_held_out()
             return
         if self.outputs is None:
             check_classes(self.model, self.splits.classes)
@@ -75,6 +78,17 @@ class Source:
                     given=dict(self.outputs),
                     nearest=nearest(unknown[0], self.splits.classes) if unknown else None,
                     expected=f"a number from 0 to {width - 1} for each of {', '.join(self.splits.classes)}",
+                )
+            )
+
+    def _check_held_out(self) -> None:
+        if self.split is self.splits.train:
+            raise ValueError(
+                explain(
+                    "A linear probe cannot be judged on the examples of the source that it is fitted to.",
+                    given=f"{len(self.split):,} examples to train on, no test and no validation split",
+                    expected="examples of the source that are held out, or a model with the source's head",
+                    to_mend="kt.data.images(…, validation=0.2); or kt.Source(splits, model)",
                 )
             )
 
@@ -112,23 +126,23 @@ class Source:
         if attach.active(model) is not None:
             merge_adapter(model, keep_base=False)
         if self.model is None:
-            return self._accuracy_of(_with_probe(model, self.splits))
-        with _body_of(model, self.model) as judge:
-            return self._accuracy_of(judge)
-
-    def _accuracy_of(self, judge: keras.Model) -> float:
-        said = predict_split(judge, self.splits, self.split).argmax(axis=1)
+            said = self._said_by_probe(model)
+        else:
+            with _body_of(model, self.model) as judge:
+                said = predict_split(judge, self.splits, self.split)
         places = [self.outputs[name] for name in self.splits.classes] if self.outputs and self.model else None
         labels = self.split.labels if places is None else np.array(places)[self.split.labels]
-        return float(np.mean(said == labels))
+        return float(np.mean(said.argmax(axis=1) == labels))
 
-
-def _with_probe(model: keras.Model, splits: Splits) -> keras.Model:
-    """The body of a classifier under a linear probe of the source's classes."""
-    features = linear_head(model).input
-    judge = keras.Model(model.inputs, keras.layers.Dense(len(splits.classes), name="source_head")(features))
-    start_from_probe(judge, splits, seed=0, start="standardised_probe")
-    return judge
+    def _said_by_probe(self, model: keras.Model) -> np.ndarray:
+        """What a linear probe on the features of a classifier's body says of the split that is measured."""
+        train, classes = self.splits.train, len(self.splits.classes)
+        chosen = np.arange(len(train))
+        if len(train) > MOST_EXAMPLES:
+            chosen = some_of_each(train.labels, MOST_EXAMPLES, 0)
+        fitted = features_of(model, self.splits, train, cache="memory")[chosen]
+        others = features_of(model, self.splits, self.split, cache="memory")
+        return predictions(fitted, train.labels[chosen], others, classes=classes, seed=0)
 
 
 @contextlib.contextmanager

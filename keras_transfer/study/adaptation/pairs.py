@@ -87,7 +87,8 @@ def train(
     Args:
         model: it is trained in place, and left as the stage has it, compiled with stock parts.
         penalty: what is added to the loss, from the features of both.
-        source: with labels; its epochs are counted.
+        source: with labels; its epochs are counted. What is left of one, less than a batch, is left out, and as many
+            steps are taken as if it had not been.
         target: without; its batches go round as long as they are needed.
         stage: what trains, how fast and for how long. (Seen twice a step, batch norms that adapt normalise each domain
             by itself while training.)
@@ -174,10 +175,14 @@ def _fate_of(penalty: keras.layers.Layer) -> list[Fate]:
 def _together(source: Splits, target: Splits, model: keras.Model, seed: int):
     from keras_transfer.data import pipeline
 
+    def batches(domain: Splits, seed: int):
+        # The rest of an epoch says little of how its domain varies, and a single example nothing: beside a whole batch
+        # of the other domain that would be taken for a difference of the domains.
+        size = min(domain.batch_size, len(domain.train))
+        return pipeline.whole_batches(domain.training_batches(model, seed=seed), size)
+
     # Another seed for the order of the target: two halves of one folder would come in pairs else.
-    return pipeline.side_by_side(
-        source.training_batches(model, seed=seed), target.training_batches(model, seed=seed + 1)
-    )
+    return pipeline.side_by_side(batches(source, seed), batches(target, seed + 1))
 
 
 def _mean(zeros, penalty):
