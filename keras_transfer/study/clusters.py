@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_transfer.errors import explain
 from keras_transfer.formatting import percent, table
+from keras_transfer.study.arguments import is_whole
 from keras_transfer.study.plane import on_a_plane, unit
 
 # Beginnings that k-means is tried from; the best is kept.
@@ -145,7 +146,7 @@ class Clusters:
             classes: the names of the classes, where the labels are numbers.
 
         Raises:
-            ValueError: where there are not as many labels as examples, or all are the same.
+            ValueError: where there are not as many labels as examples, all are the same, or one is no class.
         """
         from sklearn import metrics
 
@@ -183,8 +184,20 @@ class Clusters:
 
         Returns:
             The path.
+
+        Raises:
+            ValueError: where there are not as many pictures or labels as examples.
         """
         from keras_transfer.evaluation.plots.map import Cloud, draw_map
+
+        if pictures is not None and len(pictures) != len(self.of):
+            raise ValueError(
+                explain(
+                    "The pictures are not those of the clustered examples.",
+                    given=f"{len(pictures)} pictures",
+                    expected=f"{len(self.of)}, in the order of the examples",
+                )
+            )
 
         places = on_a_plane(self.features, seed=seed)
         names = [f"cluster {number}" for number in range(len(self))]
@@ -218,7 +231,19 @@ class Clusters:
                     expected=f"{len(self.of)} labels of two classes or more",
                 )
             )
-        return [str(classes[name]) if classes is not None else str(name) for name in found], numbers
+        if classes is None:
+            return [str(name) for name in found], numbers
+        outside = [name for name in found.tolist() if not is_whole(name) or not 0 <= name < len(classes)]
+        if outside:
+            raise ValueError(
+                explain(
+                    "With `classes`, labels are the numbers of classes.",
+                    given=f"{outside[0]!r}, and {len(classes)} classes",
+                    expected=f"whole numbers from 0 to {len(classes) - 1}",
+                    to_mend="leave `classes` out, where the labels are names",
+                )
+            )
+        return [str(classes[name]) for name in found], numbers
 
 
 def _like_classes(clusters_of: np.ndarray, classes_of: np.ndarray) -> list[int]:

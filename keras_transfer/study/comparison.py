@@ -281,7 +281,9 @@ class Comparison:
         csv.writer(content, lineterminator="\n").writerows(table.lines_of_csv(self))
         _write(path, content.getvalue())
 
-    def to_html(self, path: str | os.PathLike, *, title: str = "Methods compared", remarks: Sequence[str] = ()) -> None:
+    def to_html(
+        self, path: str | os.PathLike, *, title: str = "Methods compared", remarks: str | Sequence[str] = ()
+    ) -> None:
         """Writes a page with the table, pictures and conclusions: one file that needs no other and no network.
 
         Args:
@@ -291,6 +293,7 @@ class Comparison:
         """
         from keras_transfer.study import page
 
+        remarks = [remarks] if isinstance(remarks, str) else remarks
         _write(path, page.html_of(self, title=title, remarks=remarks))
 
     def to_json(self) -> str:

@@ -208,7 +208,8 @@ def _ranking(comparison: "Comparison") -> list[str]:
     rest = [row for row in comparison.rows if row is not first]
     if not rest:
         sure = f"95 % interval {percent(accuracy.low)} to {percent(accuracy.high)}"
-        return [f"{name} alone came to an end: it is right on {percent(accuracy.value)} ({sure})."]
+        alone = f"{name} alone came to an end: it" if len(comparison.methods) > 1 else name
+        return [f"{alone} is right on {percent(accuracy.value)} ({sure})."]
     known = {row.method.name: _difference(comparison, first.method.name, row.method.name) for row in rest}
     differences = {other: difference for other, difference in known.items() if difference is not None}
     worse = [other for other, difference in differences.items() if difference.low > 0]

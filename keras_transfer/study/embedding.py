@@ -56,6 +56,15 @@ def embed(model: keras.Model, data: Any, *, split: str = "train", cache: Cache =
     if isinstance(data, Splits):
         return features_of(model, data, _named(data, split), cache=cache)
     check_model(model)
+    if split != "train":
+        raise ValueError(
+            explain(
+                "These data have no splits to choose from.",
+                given=f"split={split!r}, and {type(data).__name__}",
+                expected="splits from kt.data, or pictures or texts, all of which are embedded",
+                to_mend="leave `split` out",
+            )
+        )
     splits = unlabelled(model, data)
     return features_of(model, splits, splits.train, cache=cache)
 

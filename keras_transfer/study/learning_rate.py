@@ -185,7 +185,7 @@ def find_learning_rate(
     _check_rates(lowest, highest, steps)
     steps = int(steps)
     objective_of(splits).check(model, splits)
-    tried, before = _stage_of(model, plan, stage)
+    tried, before = _stage_of(model, splits, plan, stage)
     if tried.is_from_probe:
         linear_head(model)  # or the reason why there is none
     with as_it_was(model):
@@ -266,7 +266,9 @@ def _losses(
     """The loss of each step at rising rates; the model is left wherever that leads."""
     objective, start = objective_of(splits), pretrained(model) if stage.l2_sp else {}
     splits = augmented_for(stage, splits)
-    epochs = -(-rise.steps // splits.steps_per_epoch(model))
+    # Counted over the plan, as under `fit`: the order of an epoch is a function of its number.
+    each, begun = splits.steps_per_epoch(model), sum(earlier.epochs for earlier in before)
+    epochs = range(begun, begun + -(-rise.steps // each))
     state.seed(model, seed)
     for earlier in before:
         draw_at_start(model, earlier, seed=seed)
@@ -274,7 +276,7 @@ def _losses(
     stage_fates = prepare(model, stage, fates(model, stage), seed=seed, verbose=False)
     calibrate_statistics(model, stage, splits, seed=seed, verbose=False)
     keeping = keeping.with_views(default_views(splits, stage_fates))
-    kept = features(model, splits, keeping, epochs=range(epochs), seed=seed, verbose=False)
+    kept = features(model, splits, keeping, epochs=epochs, seed=seed, verbose=False)
     watch = _UntilDiverged()
     with (
         compilation.computing_in(model, precision),
@@ -287,7 +289,7 @@ def _losses(
         objective.compile(model, optimizer, "auto")
         model.optimizer.build(model.trainable_variables)
         model.fit(
-            batches.training_batches(model, seed=seed, epochs=epochs),
+            batches.training_batches(model, seed=seed, first_step=begun * each, epochs=epochs.stop),
             epochs=rise.steps,
             steps_per_epoch=1,  # an epoch's loss is then that of one batch, and no mean over those before it
             callbacks=[watch],
@@ -324,7 +326,9 @@ def _judged(stage: Stage, rates: Sequence[float], losses: Sequence[float], diver
     )
 
 
-def _stage_of(model: keras.Model, plan: Plan | None, stage: Stage | str | None) -> tuple[Stage, Sequence[Stage]]:
+def _stage_of(
+    model: keras.Model, splits: Splits, plan: Plan | None, stage: Stage | str | None
+) -> tuple[Stage, Sequence[Stage]]:
     """The stage to be tried, with the start that it has within its plan, and those before it."""
     if isinstance(stage, Stage):
         if plan is not None:
@@ -336,7 +340,7 @@ def _stage_of(model: keras.Model, plan: Plan | None, stage: Stage | str | None) 
                 )
             )
         return dataclasses.replace(stage, ema=None), ()
-    plan = staged_fine_tuning(model) if plan is None else plan
+    plan = (staged_fine_tuning(model) if plan is None else plan).over(splits.steps_per_epoch(model))
     names = [each.name for each in plan]
     if stage is not None and stage not in names:
         raise ValueError(

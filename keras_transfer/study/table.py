@@ -106,13 +106,13 @@ def footnotes(comparison: "Comparison") -> Iterator[str]:
         yield "No run chose anything by the test split; but the best of several methods on it is a little flattered."
     makers = [trial for trial in comparison.trials if trial.made_features]
     computed = ", ".join(f"{quoted(trial.method)} (seed {trial.seed})" for trial in makers)
-    others = "the other runs found them or used none" if makers else "every run found them or used none"
+    others = ("the other runs" if makers else "every run") + " found them there, computed their own, or used none"
     unseen = [trial for trial in comparison.trials if trial.is_done and trial.made_features is None]
     if unseen:
         runs = ", ".join(f"{quoted(trial.method)} (seed {trial.seed})" for trial in unseen)
         others += f", but for {runs}, of which that was not seen: broken off, and gone on with"
     within = f"that time is in {computed}; " if makers else ""
-    shared = "Features of frozen layers are computed once and shared"
+    shared = "Features of frozen layers that are kept on disk are computed once and shared"
     yield f"Seconds of training, mean over seeds. {shared}: {within}{others}."
     yield (
         "Memory: the most of the host's that a run added to what the process held, least over seeds. To store: weights "

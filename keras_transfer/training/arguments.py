@@ -7,8 +7,10 @@ import keras
 from keras_transfer.adapters import attach
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
-from keras_transfer.plans.fates import Fate
+from keras_transfer.plans.fates import Fate, fates
 from keras_transfer.plans.plan import Plan, Stage
+from keras_transfer.training.linear_probe import linear_head
+from keras_transfer.training.objectives import objective_of
 from keras_transfer.training.stages import whole
 
 
@@ -29,6 +31,21 @@ def check_kinds(model: object, splits: object, plan: object, callbacks: object) 
                     to_mend=to_mend,
                 )
             )
+
+
+def checked_fates(model: keras.Model, splits: Splits, plan: Plan) -> list[list[Fate]]:
+    """What becomes of each block in each stage, once model, data and plan have been found to fit together.
+
+    Raises:
+        ValueError: where they do not.
+    """
+    objective_of(splits).check(model, splits)
+    per_stage = [fates(model, stage) for stage in plan]
+    check_patience(plan, splits)
+    check_adapters(model, plan, per_stage)
+    if any(stage.is_from_probe for stage in plan):
+        linear_head(model)  # or the reason why there is none
+    return per_stage
 
 
 def check_patience(plan: Plan, splits: Splits) -> None:

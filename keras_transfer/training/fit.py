@@ -13,7 +13,7 @@ from keras_transfer.data.splits import Batches, Splits
 from keras_transfer.evaluation.cost import Cost, peak_memory
 from keras_transfer.evaluation.language_report import LanguageReport
 from keras_transfer.evaluation.report import Report
-from keras_transfer.plans.fates import Fate, fates
+from keras_transfer.plans.fates import Fate
 from keras_transfer.plans.plan import Plan
 from keras_transfer.training import arguments
 from keras_transfer.training.callbacks import History
@@ -21,7 +21,6 @@ from keras_transfer.training.features import Cache, Keeping
 from keras_transfer.training.job import Done, Job, Settings, at_stage
 from keras_transfer.training.keeper import Keeper
 from keras_transfer.training.l2_sp import pretrained
-from keras_transfer.training.linear_probe import linear_head
 from keras_transfer.training.objectives import objective_of
 from keras_transfer.training.run import Run
 from keras_transfer.training.snapshot import Result, Snapshot
@@ -103,18 +102,12 @@ def fit(
     'head'
     """
     arguments.check_kinds(model, splits, plan, callbacks)
-    objective = objective_of(splits)
-    objective.check(model, splits)
+    per_stage = arguments.checked_fates(model, splits, plan)
     plan = plan.over(splits.steps_per_epoch(model))
-    per_stage = [fates(model, stage) for stage in plan]
-    arguments.check_patience(plan, splits)
-    arguments.check_adapters(model, plan, per_stage)
-    if any(stage.is_from_probe for stage in plan):
-        linear_head(model)  # or the reason why there is none, before anything is trained
     arguments.check_keeping(workdir, restart, checkpoint_seconds, checkpoint_steps)
     weights = arguments.class_weights(class_weight, splits)
     keeping = Keeping(cache, cache_views)
-    settings = Settings(seed, callbacks, weights, precision, jit_compile, keeping, verbose, objective)
+    settings = Settings(seed, callbacks, weights, precision, jit_compile, keeping, verbose, objective_of(splits))
     # A run that goes on is given the very model that it was given first, so these are the same.
     start = pretrained(model) if any(stage.l2_sp for stage in plan) else {}
     job = Job(model, splits, plan, settings, start)

@@ -123,3 +123,26 @@ def test_clusters_are_drawn_with_their_most_typical_pictures(tmp_path, drawn):
     assert "60 examples in 3 clusters" in words(figure)
     assert "1: 100 % bee (20)" in words(figure)
     assert_legible(figure)
+
+
+@pytest.mark.parametrize("label", [-1, 3, "ant", 0.5])
+def test_with_classes_labels_are_their_numbers(label):
+    found = kt.clusters(_three_kinds()[0], 3)
+    labels = [0, 1] * 29 + [2, label]
+    with pytest.raises(ValueError, match=r"(?s)labels are the numbers of classes.*from 0 to 2"):
+        found.agreement(labels, ["ant", "bee", "wasp"])
+
+
+def test_pictures_are_as_many_as_the_examples(tmp_path):
+    found = kt.clusters(_three_kinds()[0], 3)
+    with pytest.raises(ValueError, match=r"(?s)The pictures are not those.*expected: *60"):
+        found.plot(tmp_path / "map.png", pictures=np.zeros((8, 8, 8, 3), "uint8"))
+
+
+def test_without_labels_as_many_typical_pictures_are_drawn(tmp_path, drawn):
+    pictures = np.broadcast_to(np.arange(60, dtype="uint8")[:, None, None, None], (60, 8, 8, 3))
+    found = kt.clusters(_three_kinds()[0], 3)
+    found.plot(tmp_path / "map.png", pictures=pictures)
+    shown = [panel.images[0].get_array()[0, 0, 0] for panel in drawn[0].axes if panel.images]
+    assert shown == [number for cluster in range(3) for number in found.typical(cluster, 8)]
+    assert_legible(drawn[0])

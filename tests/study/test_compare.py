@@ -7,12 +7,14 @@ import keras
 import numpy as np
 import pytest
 from bodies import dark_and_light, residual_body
+from readers import text_classifier
 
 import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.study import compare as module
 from keras_transfer.study import rehearsal, ways
 from keras_transfer.study.memory import watched
+from keras_transfer.training.linear_probe import predictions
 
 
 @pytest.fixture(scope="module")
@@ -337,6 +339,37 @@ def test_without_a_source_head_a_probe_is_fitted_before_and_after(splits):
     assert near.right <= 0.6
     assert comparison.source.accuracy > 0.9
     assert comparison.rows[0].lost == 0
+
+
+def test_the_probe_on_a_source_of_texts_is_that_of_its_features():
+    rows = ["it was a very good film", "bad", "not the film", "fine"] * 8
+    texts = kt.data.texts((rows, ["good", "bad", "bad", "good"] * 8), batch_size=4, validation=0.25)
+    source, model = kt.Source(texts), text_classifier()
+    train, held_out = (kt.embed(model, texts, split=name) for name in ("train", "validation"))
+    said = predictions(train, texts.train.labels, held_out, classes=2, seed=0).argmax(axis=1)
+    assert source.accuracy(model) == np.mean(said == texts.validation.labels)
+    options = {"seeds": 1, "epochs": 1, "source": source, "verbose": False}
+    comparison = kt.compare(text_classifier, texts, {"head": kt.feature_extraction}, **options)
+    assert comparison.rows[0].lost == 0
+    assert comparison.shifts[-1].one == "source"
+
+
+def test_a_probe_is_not_judged_on_what_it_is_fitted_to():
+    train = dark_and_light(24, validation=0)
+    with pytest.raises(ValueError, match="(?s)judged on the examples of the source.*24 examples.*validation=0.2"):
+        kt.Source(train)
+    assert kt.Source(train, build()).task(build()).split == "train"  # its own head was there before
+
+
+def test_every_plan_is_checked_before_any_is_carried_out(monkeypatch):
+    monkeypatch.setattr(module, "fit", None)
+    data = dark_and_light(24, validation=0, test=0.3)
+    for stage, words in (
+        (kt.Stage("nope", 1), "`train` names a block"),
+        (kt.Stage("head", 1, patience=1), "nothing to tell it when"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            _compare(data, {"head": kt.feature_extraction, "bad": lambda model, stage=stage: kt.Plan([stage])})
 
 
 def test_of_a_finished_run_the_forgetting_of_another_source_is_measured_anew(splits, tmp_path):

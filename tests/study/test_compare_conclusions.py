@@ -181,9 +181,15 @@ def test_a_class_of_a_few_examples_is_said_to_make_its_f1_uncertain():
 
 def test_of_one_method_alone_its_accuracy_is_said(tmp_path):
     comparison = made({"head": 0.8})
-    assert comparison.conclusions[0].startswith("“head” alone came to an end: it is right on 80.0 % (95 % interval 7")
-    comparison.to_html(tmp_path / "one.html")
-    assert "alone came to an end" in (tmp_path / "one.html").read_text()
+    assert comparison.conclusions[0].startswith("“head” is right on 80.0 % (95 % interval 7")
+    comparison.to_html(tmp_path / "one.html", remarks="one remark\nof two lines")
+    page = (tmp_path / "one.html").read_text()
+    assert "“head” is right on 80.0 %" in page
+    assert "<p>one remark\nof two lines</p>" in page
+    both = made({"head": 0.8, "tuned": 0.9})
+    failed = [dataclasses.replace(t, problem="failed: NaN") if t.method == "tuned" else t for t in both.trials]
+    left = Comparison(both.methods, failed, both.data)
+    assert left.conclusions[0].startswith("“head” alone came to an end: it is right on 80.0 %")
 
 
 def test_methods_with_long_names_can_be_told_apart_in_the_terminal():
@@ -197,7 +203,8 @@ def test_a_run_that_was_gone_on_with_has_unknown_costs():
     unseen = {"made_features": None, "memory_bytes": None}
     trials = [dataclasses.replace(trial, **unseen) if trial.seed == 1 else trial for trial in whole.trials]
     printed = " ".join(str(Comparison(whole.methods, trials, whole.data)).split())
-    assert "every run found them or used none, but for “head” (seed 1), “tuned” (seed 1), of which that" in printed
+    assert "every run found them there, computed their own, or used none, but for “head” (seed 1), “tuned”" in printed
+    assert "“tuned” (seed 1), of which that" in printed
 
 
 def test_forgetting_is_in_points_of_the_source_accuracy():

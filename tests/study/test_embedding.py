@@ -132,3 +132,8 @@ def test_a_language_model_is_refused_with_what_to_do():
     )
     with pytest.raises(ValueError, match="kt.text_classifier"):
         kt.embed(body, ["a good film"])
+
+
+def test_of_data_without_splits_none_can_be_named():
+    with pytest.raises(ValueError, match=r"(?s)no splits to choose from.*split='test'"):
+        kt.embed(classifier(), pictures(3), split="test")

@@ -330,3 +330,23 @@ def test_model_and_data_in_each_others_place_are_refused():
         _find(data, model)
     with pytest.raises(ValueError, match=r"(?s)`splits` is out of place.*given: +ndarray"):
         _find(model, np.zeros((4, 16, 16, 3)))
+
+
+@pytest.mark.parametrize("cache", ["memory", "off"])
+def test_a_later_stage_meets_the_batches_that_it_meets_under_fit(cache, monkeypatch):
+    """The order of an epoch is a function of its number, counted over the plan."""
+    model, data = _pictures()
+    plan = kt.Plan([kt.Stage("head", 3), kt.Stage("top:1", 2)])
+    seen, fit = [], keras.Model.fit
+
+    def noted(self, batches, **options):
+        seen.append([y for _, (_, y) in zip(range(6), iter(batches), strict=False)])
+        return fit(self, batches, **options)
+
+    monkeypatch.setattr(keras.Model, "fit", noted)
+    _find(model, data, plan=plan, cache=cache)
+    kt.fit(model, data, plan, seed=0, cache=cache, verbose=False)
+    tried, (_, later) = seen[0], seen[1:]
+    assert len(later) == 6
+    for one, other in zip(tried, later, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))

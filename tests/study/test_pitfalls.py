@@ -248,3 +248,25 @@ def test_a_source_that_is_no_data_and_a_seed_that_is_no_number_are_refused():
         kt.pitfalls(dark_and_light(), classifier(), source="pictures/")
     with pytest.raises(ValueError, match=r"(?s)`seed` is no seed.*given: +'a'"):
         kt.pitfalls(dark_and_light(), classifier(), seed="a")
+
+
+def test_without_validation_test_is_held_against_train(body):
+    pictures = _scenes(80)
+    pictures[40:] = 255 - pictures[40:] // 4
+    parts = {"train": (pictures[:40], np.arange(40) % 2), "test": (pictures[40:], np.arange(40) % 2)}
+    found = kt.pitfalls(kt.data.images(parts, batch_size=8, validation=0, augment="none"), body, flips=False)
+    (shift,) = found.shifts
+    assert (shift.one, shift.other, shift.is_notable) == ("train", "test", True)
+    assert "test unlike train: which of the two" in " ".join(str(found).split())
+    assert "What is learnt from train may not hold on the test" in " ".join(str(found).split())
+
+
+def test_what_is_there_twice_among_the_examples_that_judge_is_named(body):
+    pictures = _scenes(60)
+    pictures[50:54] = pictures[40:44]
+    parts = {"train": (pictures[:40], np.arange(40) % 2), "test": (pictures[40:], np.arange(20) % 2)}
+    found = kt.pitfalls(kt.data.images(parts, batch_size=8, validation=0, augment="none"), body, flips=False)
+    figures = {check.name: check.figure for check in found.checks}
+    assert figures["near-duplicates within validation or test"] == "4 pairs, of test"
+    assert figures["near-duplicates within train"] == figures["near-duplicates between splits"] == "0 pairs"
+    assert "near-duplicates within validation or test" in [check.name for check in found.found]

@@ -19,7 +19,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 SHAPES = ("o", "s", "^", "D", "v", "P", "X")
 # Inches.
 PANEL, GAP, TILE, LINE = 4.4, 0.4, 0.78, 0.22
-NAME = 2.1
+NAME, BETWEEN = 2.1, 0.06
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,7 +84,8 @@ def draw_map(
         _check(cloud)
     spelt = [name for cloud in clouds for name in cloud.names] + [name for name, _ in strips]
     with open_sheet(path, spelt) as (sheet, names):
-        sheet.width = 2 * MARGIN + len(clouds) * (PANEL + GAP) - GAP
+        most = max((len(pictures) for _, pictures in strips), default=0)
+        sheet.width = 2 * MARGIN + max(len(clouds) * (PANEL + GAP) - GAP, NAME + most * (TILE + BETWEEN) if most else 0)
         sheet.heading(title, facts)
         # The legend of a map takes as many lines as its names need.
         shown = [[names.pop(0) for _ in cloud.names] for cloud in clouds]
@@ -137,11 +138,10 @@ def _draw_points(axes: Axes, cloud: Cloud) -> None:
 
 
 def _draw_strip(sheet: Sheet, look: tuple[str, str], name: str, pictures: Sequence[Any]) -> None:
-    room = sheet.width - 2 * MARGIN - NAME
     _chip(sheet, MARGIN, sheet.top + TILE / 2 - 0.07, look)
     sheet.write(MARGIN + 0.16, sheet.top + TILE / 2, sheet.shorten(name, NAME - 0.3), va="center", color=INK)
-    for number, picture in enumerate(pictures[: max(1, int(room / (TILE + 0.06)))]):
-        panel = sheet.axes(MARGIN + NAME + number * (TILE + 0.06), sheet.top, TILE, TILE)
+    for number, picture in enumerate(pictures):
+        panel = sheet.axes(MARGIN + NAME + number * (TILE + BETWEEN), sheet.top, TILE, TILE)
         panel.imshow(np.clip(np.rint(np.asarray(picture)), 0, 255).astype(np.uint8))
         panel.set_axis_off()
     sheet.top += TILE + 0.08

@@ -241,13 +241,16 @@ def _draw_method(panel: Axes, of_seeds: Sequence[Sequence[Mapping[str, Any]]], s
 
 
 def _spread(of_seeds: Sequence[Sequence[Mapping[str, Any]]], column: str) -> _Spread:
-    """Mean, lowest and highest of the seeds at each epoch that one of them reached."""
-    by_epoch: dict[int, list[float]] = {}
+    """Mean, lowest and highest of the seeds at each epoch that one of them reached; one that ended before then stays
+    as it ended."""
+    epochs = sorted({int(row["epoch"]) for rows in of_seeds for row in rows})
+    found: list[list[float]] = [[] for _ in epochs]
     for rows in of_seeds:
-        for row in rows:
-            by_epoch.setdefault(int(row["epoch"]), []).append(float(row[column]) if _finite(row, column) else math.nan)
-    epochs = sorted(by_epoch)
-    found = [[value for value in by_epoch[epoch] if math.isfinite(value)] or [math.nan] for epoch in epochs]
+        measured = {int(row["epoch"]): float(row[column]) if _finite(row, column) else math.nan for row in rows}
+        for place, epoch in enumerate(epochs):
+            value = measured.get(epoch, measured[max(measured)] if measured and epoch > max(measured) else math.nan)
+            found[place] += [value] if math.isfinite(value) else []
+    found = [values or [math.nan] for values in found]
     return _Spread(np.array(epochs), *(np.array([of(values) for values in found]) for of in (np.mean, min, max)))
 
 

@@ -97,3 +97,15 @@ def test_nothing_to_draw_is_refused(tmp_path):
     assert_refused("`histories` is empty", plots.method_curves, {}, path)
     assert_refused("`differences` is empty", plots.class_differences, [], "a", "b", path)
     assert not path.exists()
+
+
+def test_a_seed_that_stopped_early_stays_as_it_ended(tmp_path, drawn):
+    short, long = history(("head", 1)), history(("head", 3))
+    histories = {"patient": [[{**row, "val_accuracy": 0.3} for row in short]] * 2, "steady": [long] * 3}
+    histories["patient"].append([{**row, "val_accuracy": 0.9} for row in long])
+    ends = long[-1]["val_accuracy"]
+    plots.method_curves(histories, tmp_path / "curves.png")
+    means = [line.get_ydata() for line in drawn[0].axes[0].lines]
+    assert any(np.allclose(mean, [0.5, 0.5, 0.5]) for mean in means if len(mean) == 3)
+    first, end = ("steady", ends) if ends > 0.5 else ("patient", 0.5)
+    assert f"Validation accuracy ends highest with {first}, {100 * end:.1f} %" in words(drawn[0])

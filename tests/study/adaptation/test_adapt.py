@@ -332,3 +332,12 @@ def test_a_target_that_the_model_cannot_read_is_refused_before_anything_changes(
     with pytest.raises(ValueError, match="reads text"):
         kt.adapt(model, dark_and_light(), texts, verbose=False)
     assert all(map(np.array_equal, before, state.values(model)))
+
+
+@pytest.mark.parametrize(("source", "target", "sizes"), [(17, 18, (8, 8)), (16, 5, (8, 5)), (7, 33, (7, 8))])
+def test_what_is_left_of_an_epoch_is_beside_no_whole_batch_of_the_other_domain(source, target, sizes):
+    """The covariance of one example is zero: beside a whole batch it would be a difference of the domains."""
+    domains = [dark_and_light(count, batch_size=min(8, count), validation=0) for count in (source, target)]
+    together = pairs._together(*domains, classifier(), seed=0)
+    found = {(len(x["source"]), len(x["target"])) for _, (x, _) in zip(range(20), iter(together), strict=False)}
+    assert found == {sizes}
