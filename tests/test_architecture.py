@@ -13,6 +13,7 @@ PACKAGE = ROOT / "keras_transfer"
 # The steps of the data's path: a module imports only from its own step and those before it.
 STEPS = [
     "errors",
+    "arguments",
     "formatting",
     "digests",
     "state",

@@ -72,7 +72,7 @@ def image_classifier(
     elif isinstance(backbone, str | os.PathLike):
         body, convention, image_size = _from_hub(backbone, weights, image_size, preprocessing, body_options)
     else:
-        body, convention = _own_body(backbone, image_size, preprocessing, body_options)
+        body, convention = _own_body(backbone, weights, image_size, preprocessing, body_options)
     freezing.freeze(body)
 
     pixels = keras.Input(_picture_shape(body, image_size), dtype="float32", name="pixels")
@@ -128,13 +128,21 @@ def _from_hub(backbone, weights, image_size, own_preprocessing, body_options):
     return body, trained_on.preprocessing, image_size or trained_on.image_size
 
 
-def _own_body(backbone, image_size, own_preprocessing, body_options):
+def _own_body(backbone, weights, image_size, own_preprocessing, body_options):
     if not isinstance(backbone, keras.Model):
         raise ValueError(
             explain(
                 "`backbone` is neither a name nor a model.",
                 given=type(backbone).__name__,
                 expected="the name of a model of keras.applications, or a functional keras.Model",
+            )
+        )
+    if weights not in (None, "imagenet"):
+        raise ValueError(
+            explain(
+                "A body that is already built has its weights.",
+                given=f"weights={os.fspath(weights)!r}",
+                to_mend="body.load_weights(path) before it, and leave `weights` out",
             )
         )
     if body_options:

@@ -1,20 +1,84 @@
 """What a classifier hands out, logits or probabilities, for how many classes, and the loss that knows it."""
 
-import keras
+from typing import Literal
 
+import keras
+import numpy as np
+
+from keras_transfer.backbones import graph
 from keras_transfer.card import class_names
 from keras_transfer.errors import explain
 
+Kind = Literal["logits", "probabilities", "shares"]
+# What hands on the values that it is given, in training or in use.
+_HANDING_ON = ("Dropout", "Identity", "Flatten", "Reshape", "ActivityRegularization", "Squeeze", "Cast")
+
 
 def gives_logits(model: keras.Model) -> bool:
-    """Whether the model's output is logits: its last layer with an activation has none that squashes."""
-    for layer in reversed(model.layers):
-        if isinstance(layer, keras.layers.Softmax):
-            return False
-        activation = getattr(layer, "activation", None)
-        if activation is not None:
-            return activation not in (keras.activations.softmax, keras.activations.sigmoid)
-    return True
+    """Whether the model's output is logits, and no probabilities.
+
+    Example:
+
+    >>> pixels = keras.Input((4,))
+    >>> scores = keras.layers.Dense(2)(pixels)
+    >>> [gives_logits(keras.Model(pixels, each)) for each in (scores, keras.ops.softmax(scores))]
+    [True, False]
+    """
+    return kind_of_outputs(model) != "probabilities"
+
+
+def kind_of_outputs(model: keras.Model) -> Kind:
+    """What the last operation that changes values makes of them: nested models are opened.
+
+    Returns:
+        `"probabilities"` that sum to 1, `"shares"` between 0 and 1 that do not (of a sigmoid), or `"logits"`, which is
+        also what is said of a model without a graph.
+    """
+    if not graph.has_graph(model):
+        return "logits"
+    makers = {id(tensor): step for step in graph.steps(model) for tensor in step.outputs}
+    step = makers.get(id(model.outputs[0]))
+    while step is not None:
+        operation = step.operation
+        if graph.has_graph(operation):
+            return kind_of_outputs(operation)
+        kind = _kind_of(operation)
+        if kind is not None:
+            return kind
+        step = makers.get(id(step.inputs[0]))
+    return "logits"
+
+
+def _kind_of(operation: keras.Operation) -> Kind | None:
+    """What an operation makes of any values; `None` where it hands on what it is given."""
+    name = type(operation).__name__
+    if name in _HANDING_ON:
+        return None
+    if name in ("Softmax", "Sigmoid"):  # as a layer, and as a call of `keras.ops`
+        return "probabilities" if name == "Softmax" else "shares"
+    activation = getattr(operation, "activation", None)
+    if not callable(activation):
+        return "logits"
+    given = np.array([[-1.0, 2.0, 4.0]], "float32")
+    made = keras.ops.convert_to_numpy(activation(keras.ops.convert_to_tensor(given)))
+    if isinstance(operation, keras.layers.Activation) and np.array_equal(made, given):
+        return None
+    if made.min() < 0 or made.max() > 1:
+        return "logits"
+    return "probabilities" if abs(made.sum() - 1) < 1e-3 else "shares"
+
+
+def check_outputs(model: keras.Model) -> None:
+    """Raises a `ValueError` where no loss and no prediction of one class of several fits what the model hands out."""
+    if kind_of_outputs(model) == "shares":
+        raise ValueError(
+            explain(
+                f"The outputs of {model.name} are neither logits nor probabilities of one class of several.",
+                given="numbers between 0 and 1, as of a sigmoid, that do not sum to 1",
+                expected="logits, or a softmax at the end",
+                to_mend="keras.layers.Dense(classes), without an activation",
+            )
+        )
 
 
 def compile_as_classifier(model: keras.Model) -> None:

@@ -333,7 +333,7 @@ class Splits(Batches):
         lines = [*table(rows), *self._more()]
         lines.append(f"fingerprint {self.fingerprint[:16]}, {self._settings()}")
         if self.test is None:
-            lines.append("no test split: what is reported is measured on validation")
+            lines.append(f"no test split: what is reported is measured on {self.reported.name}")
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"left out: {line}" for line in self.skipped]
         return "\n".join(line.rstrip() for line in lines)

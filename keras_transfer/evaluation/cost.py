@@ -20,7 +20,7 @@ class StageCost:
         name: the stage's name.
         epochs: epochs that were run.
         seconds: wall-clock time of the stage.
-        examples_per_second: training examples seen, divided by the time that training them took.
+        examples_per_second: training examples seen, divided by the seconds of the stage, with all that these hold.
         trainable_parameters: how many numbers the stage could change.
         steps: updates of the weights.
 

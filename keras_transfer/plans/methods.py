@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from keras_transfer.adapters.lora import LoRA
+from keras_transfer.arguments import is_whole
 from keras_transfer.backbones.blocks import blocks as blocks_of
 from keras_transfer.backbones.freezing import batch_norms
 from keras_transfer.errors import explain, nearest
@@ -103,12 +105,12 @@ def staged_fine_tuning(
     """
     least_steps = LEAST_STEPS if epochs is None else 0
     epochs = EPOCHS if epochs is None else epochs
-    if isinstance(epochs, int) or len(epochs) != 2:
+    if not isinstance(epochs, Sequence | np.ndarray) or len(epochs) != 2 or not all(map(_is_length, epochs)):
         raise ValueError(
             explain(
                 "`epochs` of staged fine-tuning has two parts.",
                 given=epochs,
-                expected="(epochs of the head alone, epochs of the rest), for instance (3, 10)",
+                expected="(epochs of the head alone, epochs of the rest), each at least 1, for instance (3, 10)",
             )
         )
     options = {"learning_rate": learning_rate, "layer_decay": layer_decay, "ratios": HEAD}
@@ -281,6 +283,10 @@ def _from_probe(model: keras.Model, name: str, epochs: int | None, options: Mapp
     options = {"start": start, "least_steps": FEW_STEPS if epochs is None else 0} | dict(options)
     epochs = FEW_EPOCHS if epochs is None else epochs
     return fates.check(model, name, [_stage(options.pop("train"), epochs, options)])
+
+
+def _is_length(epochs: object) -> bool:
+    return is_whole(epochs) and epochs >= 1
 
 
 def _gradually(model, epochs, options):

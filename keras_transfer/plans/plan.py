@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from keras_transfer.adapters.lora import LoRA
+from keras_transfer.arguments import is_number, is_whole
 from keras_transfer.backbones.freezing import BATCH_NORMS, PARTS, BatchNorm, Part
 from keras_transfer.errors import explain, nearest
 from keras_transfer.formatting import counted
@@ -140,21 +141,41 @@ class Stage:
                     to_mend="leave `statistics` out",
                 )
             )
-        _check("epochs", self.epochs, isinstance(self.epochs, int) and self.epochs >= 1, "a whole number, at least 1")
-        _check("learning_rate", self.learning_rate, self.learning_rate > 0, "a positive number")
-        _check("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0 and at most 1")
-        _check("warmup", self.warmup, 0 <= self.warmup < 1, "a share of the steps, at least 0 and below 1")
-        _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or a positive number")
-        _check("l2_sp", self.l2_sp, self.l2_sp >= 0, "0 or a positive number")
-        _check("ema", self.ema, self.ema is None or 0 < self.ema < 1, "None, or a momentum between 0 and 1")
-        _check("clip_norm", self.clip_norm, self.clip_norm is None or self.clip_norm > 0, "None, or a positive number")
-        _check("least_steps", self.least_steps, self.least_steps >= 0, "0, or a number of steps")
+        self._check_numbers()
         _check_choice("augment", self.augment, ("as given", "stronger"))
-        _check("patience", self.patience, self.patience is None or self.patience >= 1, "None, or epochs from 1 up")
-        for block, ratio in self.ratios.items():
-            expected = "a positive number (leave a block out of `train` to freeze it)"
-            _check(f"ratios[{block!r}]", ratio, ratio > 0, expected)
         self._check_pull()
+
+    def _check_numbers(self) -> None:
+        positive, at_least_none = "a positive number", "0 or a positive number"
+        of_rate = f"{positive}, the peak; `schedule` and `warmup` say how the rate goes"
+        for name, kind, is_fine, expected in (
+            ("epochs", is_whole, lambda given: given >= 1, "a whole number, at least 1"),
+            ("learning_rate", is_number, lambda given: given > 0, of_rate),
+            ("layer_decay", is_number, lambda given: 0 < given <= 1, "above 0 and at most 1"),
+            ("warmup", is_number, lambda given: 0 <= given < 1, "a share of the steps, at least 0 and below 1"),
+            ("weight_decay", is_number, lambda given: given >= 0, at_least_none),
+            ("l2_sp", is_number, lambda given: given >= 0, at_least_none),
+            ("least_steps", is_whole, lambda given: given >= 0, "0, or a number of steps, a whole one"),
+        ):
+            given = getattr(self, name)
+            _check(name, given, kind(given) and is_fine(given), expected)
+        for name, kind, is_fine, expected in (
+            ("ema", is_number, lambda given: 0 < given < 1, "None, or a momentum between 0 and 1"),
+            ("clip_norm", is_number, lambda given: given > 0, f"None, or {positive}"),
+            ("patience", is_whole, lambda given: given >= 1, "None, or a whole number of epochs from 1 up"),
+        ):
+            given = getattr(self, name)
+            _check(name, given, given is None or (kind(given) and is_fine(given)), expected)
+        for block, ratio in self.ratios.items():
+            expected = f"{positive} (leave a block out of `train` to freeze it)"
+            _check(f"ratios[{block!r}]", ratio, is_number(ratio) and ratio > 0, expected)
+        # Of NumPy's numbers a plan would not be the same after `to_json` and `from_json`.
+        for name in ("epochs", "patience", "least_steps"):
+            object.__setattr__(self, name, None if getattr(self, name) is None else int(getattr(self, name)))
+        for name in ("learning_rate", "layer_decay", "warmup", "weight_decay", "l2_sp", "ema", "clip_norm"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, given if given is None or isinstance(given, int) else float(given))
+        object.__setattr__(self, "ratios", {block: float(ratio) for block, ratio in self.ratios.items()})
 
     def _check_pull(self) -> None:
         fastest = max([1.0, *(ratio for block, ratio in self.ratios.items() if block != "head")])

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from keras_transfer.arguments import check_seed, is_number
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 from keras_transfer.formatting import duration, percent
 from keras_transfer.study import folds, prospects
 from keras_transfer.study.advice import Advice
-from keras_transfer.study.arguments import check_seed, is_number
 from keras_transfer.study.candidates import Candidate, candidates
 from keras_transfer.study.evidence import Built, Frozen, built, calibrated, frozen
 from keras_transfer.study.folds import Sample

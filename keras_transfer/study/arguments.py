@@ -2,19 +2,17 @@
 
 import inspect
 import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from keras_transfer.arguments import is_number, is_whole
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.study.source import Source
 from keras_transfer.training.fit import fit
 
-# Keras and scikit-learn take no larger seed, and the folds are drawn with this one and the two after it.
-MOST_SEED = 2**32 - 3
 # What a function that fits several times says itself to `fit`.
 _OWN = ("model", "splits", "plan", "workdir", "seed", "verbose")
 _OF_FIT = tuple(name for name in inspect.signature(fit).parameters if name not in _OWN)
@@ -52,24 +50,6 @@ def _seed_list(seeds: object) -> Sequence[object]:
     if isinstance(seeds, np.ndarray):
         return seeds.tolist() if seeds.ndim == 1 else ()
     return seeds if isinstance(seeds, Sequence) else ()
-
-
-def check_seed(seed: object) -> None:
-    """Raises a `ValueError` for what is no seed.
-
-    Example:
-
-    >>> check_seed(7)
-    """
-    if not is_whole(seed) or not 0 <= seed <= MOST_SEED:
-        raise ValueError(
-            explain(
-                "`seed` is no seed.",
-                given=repr(seed),
-                expected=f"a whole number from 0 to {MOST_SEED:,}",
-                to_mend="seed=0",
-            )
-        )
 
 
 def check(
@@ -179,16 +159,6 @@ def takes(function: Callable[..., Any], count: int) -> bool:
 def _is_class_or_model(given: object) -> bool:
     # A keras.Model is callable as well, and a class would be called for an instance.
     return isinstance(given, type) or hasattr(given, "layers")
-
-
-def is_number(given: object) -> bool:
-    """Whether it is a real number, of Python's or NumPy's; `True` is none."""
-    return isinstance(given, numbers.Real) and not isinstance(given, bool)
-
-
-def is_whole(given: object) -> bool:
-    """Whether it is a whole number, of Python's or NumPy's; `True` is none."""
-    return isinstance(given, numbers.Integral) and not isinstance(given, bool)
 
 
 def check_fit_options(function: str, own: Sequence[str], fit_options: Mapping[str, Any]) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_transfer.arguments import is_whole
 from keras_transfer.errors import explain
 from keras_transfer.formatting import percent, table
-from keras_transfer.study.arguments import is_whole
 from keras_transfer.study.plane import on_a_plane, unit
 
 # Beginnings that k-means is tried from; the best is kept.

@@ -12,13 +12,13 @@ import keras
 import numpy as np
 
 from keras_transfer import state
+from keras_transfer.arguments import check_seed
 from keras_transfer.backbones import hub
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.fates import fates
 from keras_transfer.plans.methods import staged_fine_tuning
 from keras_transfer.plans.plan import Plan, Stage
-from keras_transfer.study.arguments import check_seed
 from keras_transfer.study.put_back import as_it_was
 from keras_transfer.study.smoothing import bounded, smooth, spread, weights_of, width
 from keras_transfer.training import compilation

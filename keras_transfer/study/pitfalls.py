@@ -9,12 +9,12 @@ import textwrap
 import keras
 import numpy as np
 
+from keras_transfer.arguments import check_seed
 from keras_transfer.data.images import ImageSplits
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 from keras_transfer.formatting import LINE_WIDTH, counted, percent
 from keras_transfer.study import intervals
-from keras_transfer.study.arguments import check_seed
 from keras_transfer.study.domain_shift import Shift, shifts_among
 from keras_transfer.study.embedding import features_of
 from keras_transfer.study.folds import Sample

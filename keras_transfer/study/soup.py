@@ -12,13 +12,15 @@ import numpy as np
 
 from keras_transfer import state
 from keras_transfer.adapters import attach
-from keras_transfer.backbones.freezing import batch_norms, runs_as_at_inference
+from keras_transfer.backbones.freezing import batch_norms
 from keras_transfer.data.splits import Split, Splits
 from keras_transfer.errors import explain
 from keras_transfer.evaluation.cost import Cost, peak_memory
 from keras_transfer.evaluation.language_report import LanguageReport
+from keras_transfer.evaluation.prediction import predict_split
 from keras_transfer.evaluation.report import Report
 from keras_transfer.formatting import counted, percent, table
+from keras_transfer.plans.fates import fates
 from keras_transfer.plans.plan import Plan
 from keras_transfer.study import arguments
 from keras_transfer.study.put_back import as_it_was
@@ -29,7 +31,7 @@ from keras_transfer.training.files import replacing, write_whole
 from keras_transfer.training.fit import fit
 from keras_transfer.training.objectives import objective_of
 from keras_transfer.training.run import Run
-from keras_transfer.training.safeguard import loss_and_accuracy
+from keras_transfer.training.safeguard import of_classifier
 
 _ARGUMENTS = ("model", "splits", "plan", "seeds", "workdir", "verbose")
 
@@ -114,6 +116,9 @@ def model_soup(
     That the valley is one is an assumption, which is tested: a mean that on validation, or without it on train, has a
     higher loss than every one of its runs is not kept; the run with the lowest loss there is.
 
+    On the shared picture sets it gave little: with three runs half a point of accuracy and a log loss lower by 0.012 on
+    folds of the training pictures, and 0.2 points on the test sets, which is nothing beyond noise.
+
     Not for adapters (the mean of two factors is not that of their products), nor for training from scratch, whose runs
     end in valleys of their own; both are refused. Nor for plans that train a head alone: its loss is convex, so its
     runs end in one place.
@@ -149,7 +154,7 @@ def model_soup(
     check_kinds(model, splits, plan, fit_options.get("callbacks", ()))
     _check(model, plan, chosen)
     folder = None if workdir is None else pathlib.Path(workdir)
-    judge = splits.validation or splits.train
+    judge, adapting = splits.validation or splits.train, _adapting(model, plan)
     runs, ends, found = [], [], []
     with one_after_another():
         for number, seed in enumerate(chosen, start=1):
@@ -162,7 +167,6 @@ def model_soup(
                 ends.append(state.values(model))
                 found.append(_measured(model, splits, judge))
         state.assign(model, mean(ends))
-        adapting = [layer for layer in batch_norms(model) if not runs_as_at_inference(layer)]
         if adapting:
             re_estimate(model, splits, layers=adapting)
         together = _measured(model, splits, judge)
@@ -231,8 +235,19 @@ def _check(model: keras.Model, plan: Plan, seeds: Sequence[int]) -> None:
         )
 
 
+def _adapting(model: keras.Model, plan: Plan) -> list[keras.Layer]:
+    """The batch norms whose statistics follow the data in some stage."""
+    adapts = [fate.block for stage in plan if stage.batch_norm == "adapt" for fate in fates(model, stage)
+              if not fate.frozen]  # fmt: skip
+    within = {id(variable) for block in adapts for variable in block.variables}
+    return [layer for layer in batch_norms(model) if id(layer.moving_mean) in within]
+
+
 def _measured(model: keras.Model, splits: Splits, judge: Split) -> Measured:
-    return Measured(*loss_and_accuracy(model, splits, judge))
+    if splits.classes:
+        return Measured(*of_classifier(predict_split(model, splits, judge), judge.labels))
+    found = objective_of(splits).report(model, splits, judge, None)[0]
+    return Measured(found.cross_entropy, found.accuracy)
 
 
 def _report(model: keras.Model, splits: Splits, runs: Sequence[Run]) -> Report | LanguageReport:

@@ -1,10 +1,12 @@
 """What `fit` refuses before anything is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 
 from keras_transfer.adapters import attach
+from keras_transfer.arguments import is_number, is_whole
+from keras_transfer.backbones import graph
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.fates import Fate, fates
@@ -39,11 +41,21 @@ def checked_fates(model: keras.Model, splits: Splits, plan: Plan) -> list[list[F
     Raises:
         ValueError: where they do not.
     """
+    graph.check_graph(model)
     objective_of(splits).check(model, splits)
     per_stage = [fates(model, stage) for stage in plan]
     check_patience(plan, splits)
     check_adapters(model, plan, per_stage)
-    if any(stage.is_from_probe for stage in plan):
+    asks_a_probe = [stage for stage in plan if stage.statistics == "calibrated"]
+    if asks_a_probe and not splits.classes:
+        raise ValueError(
+            explain(
+                f"Stage {asks_a_probe[0].name!r} asks a linear probe how far to move statistics: there are no classes.",
+                given="statistics='calibrated', and data without labels",
+                to_mend="leave `statistics` out",
+            )
+        )
+    if asks_a_probe or any(stage.is_from_probe for stage in plan):
         linear_head(model)  # or the reason why there is none
     return per_stage
 
@@ -75,9 +87,14 @@ def class_weights(class_weight, splits: Splits) -> dict[int, float] | None:
     if class_weight == "balanced":
         counts = splits.train.counts
         return {index: len(splits.train) / (len(counts) * counts[name]) for index, name in enumerate(splits.classes)}
-    if isinstance(class_weight, str):
+    if not isinstance(class_weight, Mapping):
         raise ValueError(
-            explain("`class_weight` names no rule.", given=repr(class_weight), expected="'balanced', or a mapping")
+            explain(
+                "`class_weight` is no rule, and no mapping.",
+                given=repr(class_weight),
+                expected="'balanced', or a mapping from each class's name to its weight",
+                to_mend="{" + ", ".join(f"{name!r}: 1.0" for name in splits.classes[:3]) + ", …}",
+            )
         )
     unknown = [name for name in class_weight if name not in splits.classes]
     missing = [name for name in splits.classes if name not in class_weight]
@@ -86,11 +103,29 @@ def class_weights(class_weight, splits: Splits) -> dict[int, float] | None:
             explain(
                 "`class_weight` does not give every class of the data its weight.",
                 given=list(class_weight),
-                nearest=nearest(unknown[0], splits.classes) if unknown else None,
+                nearest=nearest(str(unknown[0]), splits.classes) if unknown else None,
                 expected=list(splits.classes),
+                to_mend="classes by their names, not by their numbers" if all(map(is_whole, class_weight)) else None,
+            )
+        )
+    wrong = {name: weight for name, weight in class_weight.items() if not is_number(weight) or weight < 0}
+    if wrong or not any(class_weight.values()):
+        raise ValueError(
+            explain(
+                "`class_weight` holds what weighs nothing.",
+                given=wrong or dict(class_weight),
+                expected="finite numbers from 0 up, not all of them 0",
             )
         )
     return {index: float(class_weight[name]) for index, name in enumerate(splits.classes)}
+
+
+def check_compiling(jit_compile: object) -> None:
+    """Raises a `ValueError` for what says neither that steps are to go through XLA nor that they are not."""
+    if not isinstance(jit_compile, bool) and jit_compile != "auto":
+        raise ValueError(
+            explain("`jit_compile` of fit is out of place.", given=repr(jit_compile), expected="True, False or 'auto'")
+        )
 
 
 def check_keeping(workdir: object, restart: bool, seconds: float, steps: int | None) -> None:

@@ -28,13 +28,14 @@ class Moved:
     Args:
         block: its name.
         ratio: its share of the learning rate; `None` where it was frozen.
-        weights: relative change of what can train, |after - before| / |before|.
+        weights: relative change of what can train, |after - before| / |before|; `None` where all of it was 0 before, as
+            a head is that nothing has been fitted to.
         statistics: the same for moving averages; `None` where the block has none.
     """
 
     block: str
     ratio: float | None
-    weights: float
+    weights: float | None
     statistics: float | None
 
 
@@ -71,7 +72,8 @@ class Audit:
         for moved in self.moved:
             ratio = "frozen" if moved.ratio is None else f"{moved.ratio:.4g}"
             statistics = "-" if moved.statistics is None else _share(moved.statistics)
-            lines.append(f"  {moved.block:<{width}}  {ratio:>6}  {_share(moved.weights):>9}  {statistics:>10}")
+            weights = "from 0" if moved.weights is None else _share(moved.weights)
+            lines.append(f"  {moved.block:<{width}}  {ratio:>6}  {weights:>9}  {statistics:>10}")
         lines += [f"  {each}" for each in (self.calibration, self.interpolation) if each]
         return "\n".join(lines)
 
@@ -104,7 +106,7 @@ def audit(model: keras.Model, stage: Stage, fates: Sequence[Fate], before: Seque
             is_statistic = id(variable) not in no_statistics
             (statistics if is_statistic else weights).append(pair)
             may_move = id(variable) in trained or (is_statistic and not fate.frozen and stage.batch_norm == "adapt")
-            if not may_move and _relative_change([pair]):
+            if not may_move and not _is_same([pair]):
                 changed.append(variable.path)
         moved.append(
             Moved(
@@ -123,7 +125,7 @@ def audit(model: keras.Model, stage: Stage, fates: Sequence[Fate], before: Seque
                 to_mend="look for a callback that assigns weights, or a layer that two blocks share",
             )
         )
-    idle = [row.block for row in moved if row.ratio is not None and not row.weights]
+    idle = [row.block for row in moved if row.ratio is not None and row.weights == 0]
     if idle:
         raise AuditError(
             explain(
@@ -140,13 +142,18 @@ def _trainable_by_nature(block: Block) -> set[int]:
     return {id(variable) for layer in block.layers for variable in state.own_trainable_variables(layer)}
 
 
-def _relative_change(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """|after - before| / |before| over all pairs together; a change of any size is more than 0."""
-    if all(np.array_equal(before, after, equal_nan=True) for before, after in pairs):
+def _is_same(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> bool:
+    return all(np.array_equal(before, after, equal_nan=True) for before, after in pairs)
+
+
+def _relative_change(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:
+    """|after - before| / |before| over all pairs together; a change of any size is more than 0, and one of nothing but
+    zeros has no size."""
+    if _is_same(pairs):
         return 0.0
     change = sum(float(np.sum((after.astype("float64") - before) ** 2)) for before, after in pairs)
     size = sum(float(np.sum(before.astype("float64") ** 2)) for before, _ in pairs)
-    return max(float(np.sqrt(change / size)) if size else float("inf"), np.finfo("float64").tiny)
+    return max(float(np.sqrt(change / size)), float(np.finfo("float64").tiny)) if size else None
 
 
 def _share(change: float) -> str:

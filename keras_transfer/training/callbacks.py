@@ -131,8 +131,8 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
 
     _KEPT = ("wait", "stopped_epoch", "best", "best_weights", "best_epoch")
 
-    def __init__(self, patience: int):
-        super().__init__("val_loss", patience=patience, restore_best_weights=True)
+    def __init__(self, patience: int, monitor: str = "val_loss"):
+        super().__init__(monitor, patience=patience, mode="min", restore_best_weights=True)
 
     def kept(self) -> dict[str, Any]:
         """How long it has been waiting, and what for."""

@@ -28,7 +28,7 @@ def learning_rate(stage: Stage, steps: int) -> float | keras.optimizers.schedule
     >>> [round(float(schedule(step)), 3) for step in (0, 5, 10, 55, 100)]
     [0.0, 0.05, 0.1, 0.05, 0.0]
     """
-    warmup = round(stage.warmup * steps)
+    warmup = min(round(stage.warmup * steps), steps - 1)  # or nothing but the climb, whose first step is none
     peak = stage.learning_rate
     if stage.schedule == "constant" and not warmup:
         return peak
@@ -111,13 +111,8 @@ def optimizer(
     return keras.optimizers.LossScaleOptimizer(layerwise) if precision == "mixed_float16" else layerwise
 
 
-@contextlib.contextmanager
-def computing_in(model: keras.Model, precision: str | None) -> Iterator[None]:
-    """Lets the body compute in half precision for the time being; weights, preprocessing and head stay in float32.
-
-    Raises:
-        ValueError: for another precision than `"mixed_bfloat16"`, `"mixed_float16"` or `None`.
-    """
+def check_precision(precision: object) -> None:
+    """Raises a `ValueError` for another precision than `"mixed_bfloat16"`, `"mixed_float16"` or `None`."""
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(
             explain(
@@ -127,6 +122,16 @@ def computing_in(model: keras.Model, precision: str | None) -> Iterator[None]:
                 expected="None (as the model was built), " + " or ".join(map(repr, PRECISIONS)),
             )
         )
+
+
+@contextlib.contextmanager
+def computing_in(model: keras.Model, precision: str | None) -> Iterator[None]:
+    """Lets the body compute in half precision for the time being; weights, preprocessing and head stay in float32.
+
+    Raises:
+        ValueError: as `check_precision`.
+    """
+    check_precision(precision)
     before = [(layer, layer.dtype_policy) for layer in (_computing(model) if precision else ())]
     for layer, policy in before:
         # "int8_from_float32", of a quantised layer, keeps its first half.

@@ -286,7 +286,7 @@ def features(
         return None
     outcome = _decided(model, splits, keeping, epochs=epochs, seed=seed)
     if isinstance(outcome, _Not):
-        if keeping.cache != "auto":
+        if keeping.cache != "auto" and not outcome.is_nothing:
             raise ValueError(
                 explain(
                     "The features of this stage cannot be kept.",
@@ -306,10 +306,17 @@ def features(
 
 @dataclasses.dataclass(frozen=True)
 class _Not:
-    """Why features are not kept, and what would have to be so."""
+    """Why features are not kept, and what would have to be so.
+
+    Attributes:
+        why: the reason.
+        expected: what they are kept of.
+        is_nothing: whether there is nothing to keep, so that nobody who asks for features is refused any.
+    """
 
     why: str
     expected: str
+    is_nothing: bool = False
 
 
 def _decided(
@@ -317,7 +324,8 @@ def _decided(
 ) -> "tuple[Features, str] | _Not":
     cut = deepest_cut(model)
     if cut is None or not cut.works:
-        return _Not("nothing that takes work lies below what trains", "frozen layers below the lowest that trains")
+        why = "nothing that takes work lies below what trains"
+        return _Not(why, "frozen layers below the lowest that trains", is_nothing=True)
     views = _views(splits, keeping)
     needed = list(dict.fromkeys(views[epoch % len(views)] for epoch in epochs))
     if cut.reads and splits.without_pictures(splits.train, model, np.array([0]))[0] is None:

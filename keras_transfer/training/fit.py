@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_transfer import state
+from keras_transfer.arguments import check_seed
 from keras_transfer.data.splits import Batches, Splits
 from keras_transfer.evaluation.cost import Cost, peak_memory
 from keras_transfer.evaluation.language_report import LanguageReport
@@ -17,6 +18,7 @@ from keras_transfer.plans.fates import Fate
 from keras_transfer.plans.plan import Plan
 from keras_transfer.training import arguments
 from keras_transfer.training.callbacks import History
+from keras_transfer.training.compilation import check_precision
 from keras_transfer.training.features import Cache, Keeping
 from keras_transfer.training.job import Done, Job, Settings, at_stage
 from keras_transfer.training.keeper import Keeper
@@ -104,6 +106,10 @@ def fit(
     arguments.check_kinds(model, splits, plan, callbacks)
     per_stage = arguments.checked_fates(model, splits, plan)
     plan = plan.over(splits.steps_per_epoch(model))
+    # Before the workdir is claimed: a line that is mended would else be another run.
+    check_seed(seed)
+    check_precision(precision)
+    arguments.check_compiling(jit_compile)
     arguments.check_keeping(workdir, restart, checkpoint_seconds, checkpoint_steps)
     weights = arguments.class_weights(class_weight, splits)
     keeping = Keeping(cache, cache_views)

@@ -5,7 +5,7 @@ import abc
 import keras
 import numpy as np
 
-from keras_transfer.builders.outputs import check_classes, compile_as_classifier, gives_logits
+from keras_transfer.builders.outputs import check_classes, check_outputs, compile_as_classifier, gives_logits
 from keras_transfer.data.splits import Batches, Split, Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.evaluation.cost import Cost
@@ -16,7 +16,13 @@ from keras_transfer.training.token_metrics import TokenAccuracy, TokenCrossEntro
 
 
 class Objective(abc.ABC):
-    """What `fit` has to know of a task beside model, data and plan."""
+    """What `fit` has to know of a task beside model, data and plan.
+
+    Attributes:
+        monitored: the measure on validation by which a stage with patience stops; the lower the better.
+    """
+
+    monitored = "val_loss"
 
     @abc.abstractmethod
     def check(self, model: keras.Model, splits: Splits) -> None:
@@ -64,6 +70,7 @@ class Classification(Objective):
                 )
             )
         check_classes(model, splits.classes)
+        check_outputs(model)
 
     def compile(self, model, optimizer, jit_compile, *, steps_at_once=1):
         model.compile(
@@ -91,6 +98,9 @@ class NextToken(Objective):
     The loss is the mean over the tokens that count. Keras' own reduction divides by all places, padding included, so
     that a batch of short texts would teach less per token than one of long ones.
     """
+
+    # The loss that Keras reports is the mean of batches, in which a token of a short text counts for more.
+    monitored = "val_cross_entropy"
 
     def check(self, model, splits):
         if len(model.outputs) != 1 or len(model.outputs[0].shape) != 3:

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_transfer import state
 from keras_transfer.backbones import hub
-from keras_transfer.data.splits import Batches, Split
+from keras_transfer.data.splits import Batches
 from keras_transfer.evaluation.prediction import predict_split
 from keras_transfer.formatting import percent
 
@@ -141,21 +141,18 @@ def _way(model: keras.Model, before: Sequence[np.ndarray]) -> Way:
 
 def _measure(model: keras.Model, splits: Batches, way: Way, share: float) -> Point:
     _move(way, share)
-    return Point(share, *loss_and_accuracy(model, splits, splits.validation))
-
-
-def loss_and_accuracy(model: keras.Model, splits: Batches, split: Split) -> tuple[float, float]:
-    """How good a compiled model is on a split: the loss, and the share of examples, or tokens, that are right.
-
-    The loss of a classifier is its log loss at the temperature at which that is lowest, of a language model a token's.
-    """
     if splits.classes:
-        said = predict_split(model, splits, split)
-        return calibrated_loss(said, split.labels), float(np.mean(said.argmax(axis=1) == split.labels))
-    batches = splits.evaluation_batches(split, model, in_order=False)
+        return Point(share, *of_classifier(predict_split(model, splits, splits.validation), splits.validation.labels))
+    batches = splits.evaluation_batches(splits.validation, model, in_order=False)
     with hub.taking_packed_inputs(model):
         found = model.evaluate(batches, verbose=0, return_dict=True)
-    return found["loss"], found["accuracy"]
+    # Of a token: the loss is the mean of batches, in which one of a short text counts for more.
+    return Point(share, found["cross_entropy"], found["accuracy"])
+
+
+def of_classifier(said: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Loss at the best temperature, and accuracy, of the probabilities of each class, shape (examples, classes)."""
+    return calibrated_loss(said, labels), float(np.mean(said.argmax(axis=1) == labels))
 
 
 def calibrated_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:

@@ -160,7 +160,7 @@ class StageInTraining:
         self._done.history.stage = stage.name
         keeping: dict[str, keras.callbacks.Callback] = {"history": self._done.history, "loss guard": LossGuard(stage)}
         if stage.patience:
-            keeping["early stopping"] = EarlyStopping(stage.patience)
+            keeping["early stopping"] = EarlyStopping(stage.patience, job.settings.objective.monitored)
         watching = [Averages()] if stage.ema else []
         watching += keeping.values()
         if job.settings.verbose:

@@ -1,5 +1,7 @@
 import json
 
+import keras
+import numpy as np
 import pytest
 
 from keras_transfer.plans.plan import Plan, Stage
@@ -83,3 +85,32 @@ def test_stages_cannot_be_changed_under_a_plans_feet():
 def test_one_stage_without_a_list_is_no_plan():
     with pytest.raises(ValueError, match="(?s)made of stages.*given:     Stage"):
         Plan(Stage("head", epochs=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"learning_rate": "1e-3"}, "`learning_rate` of a stage"),
+        ({"learning_rate": float("inf")}, "`learning_rate` of a stage"),
+        ({"learning_rate": keras.optimizers.schedules.CosineDecay(0.1, 10)}, "(?s)`learning_rate`.*`schedule` and"),
+        ({"weight_decay": float("nan")}, "`weight_decay` of a stage"),
+        ({"patience": "2"}, "`patience` of a stage"),
+        ({"patience": 1.5}, "`patience` of a stage"),
+        ({"least_steps": 2.5}, "`least_steps` of a stage"),
+        ({"epochs": True}, "`epochs` of a stage"),
+        ({"epochs": 2.0}, "`epochs` of a stage"),
+        ({"ratios": {"head": "3"}}, r"`ratios\['head'\]` of a stage"),
+    ],
+)
+def test_what_is_no_number_of_its_kind_is_refused_by_name(options, words):
+    with pytest.raises(ValueError, match=words):
+        Stage("head", **{"epochs": 1} | options)
+
+
+def test_numbers_of_numpy_are_numbers():
+    stage = Stage(
+        "head", np.int64(3), learning_rate=np.float32(0.5), patience=np.int32(2), ratios={"head": np.float32(2)}
+    )
+    assert stage == Stage("head", 3, learning_rate=0.5, patience=2, ratios={"head": 2.0})
+    plan = Plan([stage])
+    assert Plan.from_json(plan.to_json()) == plan

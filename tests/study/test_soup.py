@@ -98,6 +98,16 @@ def test_batch_norms_that_adapt_get_the_statistics_of_what_the_mean_makes_of_the
         np.testing.assert_array_equal(frozen.moving_mean.numpy(), begun[frozen.moving_mean.path])
 
 
+def test_so_do_those_that_adapt_in_an_earlier_stage_than_the_last():
+    model, data = classifier(), dark_and_light(60, validation=0.2)
+    plan = kt.Plan([kt.Stage("top:1", 2, batch_norm="adapt", start="probe"), kt.Stage("head", 1, name="head alone")])
+    kt.model_soup(model, data, plan, seeds=2, verbose=False)
+    body = model.get_layer("residual")
+    layer, x = body.get_layer("block3_bn"), inputs_of(model, data, np.arange(len(data.train)))
+    reaching = keras.Model(body.input, layer.input).predict(x / 127.5 - 1, batch_size=48, verbose=0).astype("float64")
+    np.testing.assert_allclose(layer.moving_variance.numpy(), reaching.var((0, 1, 2)), rtol=1e-4)
+
+
 class Renumber(keras.callbacks.Callback):
     """Gives the hidden channels other numbers at the end of every other run: the same function, of other weights."""
 
@@ -184,9 +194,14 @@ def test_a_language_model_is_judged_by_the_loss_of_a_token():
     reader = gpt2(length=16)
     body = keras_hub.models.GPT2Backbone(reader.tokenizer.vocabulary_size(), 1, 2, 8, 16, max_sequence_length=16)
     model = kt.causal_lm(body, preprocessor=reader)
-    texts = kt.data.texts(["the film was good", "a film, fine"] * 6, label=False, batch_size=4, validation=0.25)
+    rows = ["the film", "a very good film, and it was a film that was not bad and was good"] * 8
+    texts = kt.data.texts(rows, label=False, batch_size=4, validation=0.5, buckets=(8, 16))
     soup = kt.model_soup(model, texts, kt.Plan([kt.Stage("all", 1)]), seeds=2, verbose=False)
     assert soup.together.loss == pytest.approx(np.log(soup.report.perplexity), rel=1e-5)
+    last = soup.runs[1].history[-1]
+    assert soup.of_runs[1].loss == pytest.approx(last["val_cross_entropy"], rel=1e-5)
+    assert soup.of_runs[1].accuracy == pytest.approx(last["val_accuracy"], rel=1e-5)
+    assert abs(last["val_cross_entropy"] - last["val_loss"]) > 1e-4, "batches count by their tokens here"
     assert soup.report.perplexity == kt.evaluate(model, texts, "validation").perplexity
 
 

@@ -1,17 +1,19 @@
 import csv
 import json
+import re
 import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
-from bodies import classifier, dark_and_light, pictures
+from bodies import classifier, dark_and_light, pictures, residual_body
 
 import keras_transfer as kt
 from keras_transfer import state
 from keras_transfer.plans.fates import fates
 from keras_transfer.training import compilation
+from keras_transfer.training.linear_probe import linear_head
 
 pytestmark = pytest.mark.both_backends
 
@@ -381,6 +383,15 @@ def test_a_plan_made_for_another_model_is_refused_before_anything_trains():
     [
         ({"class_weight": "balance"}, "'balanced', or a mapping"),
         ({"class_weight": {"dark": 1, "ligth": 2}}, "nearest:   light"),
+        ({"class_weight": {0: 1, 1: 2}}, "classes by their names, not by their numbers"),
+        ({"class_weight": [1, 2]}, r"mend:   \{'dark': 1.0, 'light': 1.0, …\}"),
+        ({"class_weight": {"dark": -5, "light": 1}}, "finite numbers from 0 up"),
+        ({"class_weight": {"dark": float("nan"), "light": 1}}, "finite numbers from 0 up"),
+        ({"class_weight": {"dark": 0, "light": 0}}, "not all of them 0"),
+        ({"seed": None}, "`seed` is no seed"),
+        ({"seed": -1}, "`seed` is no seed"),
+        ({"precision": "float16"}, "nearest:   'mixed_float16'|nearest:   mixed_float16"),
+        ({"jit_compile": "always"}, "`jit_compile` of fit is out of place"),
         ({"precision": "float16"}, "nearest:   mixed_float16"),
     ],
 )
@@ -452,3 +463,67 @@ class LlamaNorm(keras.layers.Layer):
 
     def call(self, x):
         return x * self.scale
+
+
+def test_what_is_wrong_with_a_line_is_said_before_the_workdir_is_anybodys(tmp_path):
+    """The line that was mended is then no other run."""
+    for wrong in ({"precision": "float16"}, {"seed": -1}, {"jit_compile": "yes"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            _fit(classifier(), kt.Plan([kt.Stage("head", 1)]), workdir=tmp_path / "run", **wrong)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_that_can_keep_nothing_goes_without_where_another_keeps_its_features(capsys):
+    model = classifier()
+    plan = kt.Plan([kt.Stage("head", 2, start="probe"), kt.Stage("all", 1)])
+    run = kt.fit(model, dark_and_light(), plan, cache="memory")
+    assert [stage.epochs for stage in run.report.cost.stages] == [2, 1]
+    assert "features: not kept, nothing that takes work lies below what trains" in capsys.readouterr().out
+
+
+def test_statistics_that_cannot_be_calibrated_are_refused_before_anything_is_trained():
+    pixels = keras.Input((16, 16, 3))
+    x = keras.layers.BatchNormalization(name="norm")(keras.layers.Conv2D(4, 3, name="conv")(pixels))
+    x = keras.layers.Dense(4, "relu", name="hidden")(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(pixels, keras.layers.Dense(2, name="scores")(keras.layers.Lambda(lambda x: x * x)(x)))
+    before = state.values(model)
+    plan = kt.Plan([kt.Stage("head", 1), kt.Stage("all", 1, statistics="calibrated")])
+    try:
+        linear_head(model)
+    except ValueError as reason:
+        said = str(reason).splitlines()[0]
+        with pytest.raises(ValueError, match=re.escape(said)):
+            _fit(model, plan)
+    else:
+        pytest.fail("this head was to be none that is linear")
+    for value, old in zip(state.values(model), before, strict=True):
+        np.testing.assert_array_equal(value, old)
+
+
+def test_what_moved_from_zero_is_said_so_and_written_as_json(tmp_path):
+    model = kt.image_classifier(residual_body(), ("dark", "light"), preprocessing="tf")
+    run = _fit(model, kt.Plan([kt.Stage("head", 1)]), workdir=tmp_path)
+    assert run.audits[0].moved[-1].weights is None
+    assert "from 0" in str(run.audits[0])
+
+    def refused(name):
+        raise AssertionError(name)
+
+    assert json.loads((tmp_path / "audit.json").read_text(), parse_constant=refused)
+
+
+def test_a_stage_of_one_step_learns_whatever_its_warm_up_is():
+    data = dark_and_light(8, batch_size=8, validation=0)
+    model = classifier()
+    kt.fit(model, data, kt.Plan([kt.Stage("head", 1, warmup=0.9)]), verbose=False)
+
+
+@pytest.mark.parametrize("kind", ["without an input", "a subclass"])
+def test_a_model_without_a_graph_is_refused_by_that_name(kind):
+    class Own(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    model = keras.Sequential([keras.layers.Dense(2)]) if kind == "without an input" else Own()
+    with pytest.raises(ValueError, match=r"(?s)no graph that could be read.*keras.Model\(inputs, outputs\)"):
+        _fit(model, kt.Plan([kt.Stage("all", 1)]))

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_transfer import state
+from keras_transfer.arguments import check_seed, is_number
 from keras_transfer.backbones.cut import InputsOf
 from keras_transfer.backbones.freezing import batch_norms
 from keras_transfer.data.splits import Splits
@@ -23,7 +24,6 @@ from keras_transfer.study.adaptation.alignment import alignment, fold, lowest_of
 from keras_transfer.study.adaptation.coral import Coral
 from keras_transfer.study.adaptation.domains import without_labels
 from keras_transfer.study.adaptation.measures import Gap, gap, halves, mean_gap
-from keras_transfer.study.arguments import check_seed, is_number
 from keras_transfer.training.batch_statistics import inputs_of, moving_statistics, re_estimate
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import start_from_probe
