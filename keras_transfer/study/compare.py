@@ -29,7 +29,7 @@ from keras_transfer.study.source import Source
 from keras_transfer.study.trial import FAILED, LEFT_OUT, Method, Trial
 from keras_transfer.study.ways import Build, Freshness, PlanOf, Way, planned, ways
 from keras_transfer.training import cache as caches
-from keras_transfer.training.arguments import checked_fates
+from keras_transfer.training.arguments import check_features, checked_fates
 from keras_transfer.training.audit import AuditError
 from keras_transfer.training.callbacks import NonFiniteLossError
 from keras_transfer.training.files import write_whole
@@ -190,7 +190,8 @@ def _prepared(
     first = next(iter(models.values()))
     plans_as_they_are = planned(every, models)
     for way in every:
-        checked_fates(models.get(way.body, first), study.splits, plans_as_they_are[way.name])
+        per_stage = checked_fates(models.get(way.body, first), study.splits, plans_as_they_are[way.name])
+        check_features(study.fit_options.get("cache", "auto"), per_stage)
     whole = {name: plan.over(study.splits.steps_per_epoch(first)) for name, plan in plans_as_they_are.items()}
     return every, whole, task, _said_of_shifts(why_no_features(first))
 

@@ -120,6 +120,19 @@ def class_weights(class_weight, splits: Splits) -> dict[int, float] | None:
     return {index: float(class_weight[name]) for index, name in enumerate(splits.classes)}
 
 
+def check_features(cache: str, per_stage: Sequence[Sequence[Fate]]) -> None:
+    """Raises a `ValueError` where features are asked for, and no stage leaves anything frozen that could make some."""
+    if cache in ("disk", "memory") and not any(stage_fates[0].frozen for stage_fates in per_stage):
+        raise ValueError(
+            explain(
+                "No stage of this plan has features that could be kept.",
+                given=f"cache={cache!r}",
+                expected="frozen layers below the lowest that trains",
+                to_mend='cache="auto", which keeps them where that can be done and pays',
+            )
+        )
+
+
 def check_compiling(jit_compile: object) -> None:
     """Raises a `ValueError` for what says neither that steps are to go through XLA nor that they are not."""
     if not isinstance(jit_compile, bool) and jit_compile != "auto":

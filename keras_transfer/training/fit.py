@@ -113,6 +113,7 @@ def fit(
     arguments.check_keeping(workdir, restart, checkpoint_seconds, checkpoint_steps)
     weights = arguments.class_weights(class_weight, splits)
     keeping = Keeping(cache, cache_views)
+    arguments.check_features(cache, per_stage)
     settings = Settings(seed, callbacks, weights, precision, jit_compile, keeping, verbose, objective_of(splits))
     # A run that goes on is given the very model that it was given first, so these are the same.
     start = pretrained(model) if any(stage.l2_sp for stage in plan) else {}

@@ -370,6 +370,8 @@ def test_every_plan_is_checked_before_any_is_carried_out(monkeypatch):
     ):
         with pytest.raises(ValueError, match=words):
             _compare(data, {"head": kt.feature_extraction, "bad": lambda model, stage=stage: kt.Plan([stage])})
+    with pytest.raises(ValueError, match="features that could be kept"):
+        _compare(data, {"head": kt.feature_extraction, "all": kt.from_scratch}, cache="memory")
 
 
 def test_of_a_finished_run_the_forgetting_of_another_source_is_measured_anew(splits, tmp_path):

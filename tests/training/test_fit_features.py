@@ -318,8 +318,12 @@ def test_a_function_that_augments_cannot_be_told_from_others_so_it_is_not_kept_o
 
 def test_asked_for_and_impossible_is_an_error():
     model, data = _residual()
-    with pytest.raises(ValueError, match="frozen layers below the lowest that trains"):
-        kt.fit(model, data, kt.Plan([kt.Stage("all", 2)]), cache="disk", verbose=False)
+    before = state.values(model)
+    for where in ("disk", "memory"):
+        with pytest.raises(ValueError, match="frozen layers below the lowest that trains"):
+            kt.fit(model, data, kt.Plan([kt.Stage("all", 2)]), cache=where, verbose=False)
+    for value, expected in zip(state.values(model), before, strict=True):
+        np.testing.assert_array_equal(value, expected)
 
 
 @pytest.mark.parametrize(
