@@ -11,9 +11,11 @@ are noise: a fold has 47 to 134 pictures.
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import tempfile
+from collections.abc import Callable
 
 import numpy as np
 from backbone_ranking import add, is_there, lines_of
@@ -26,16 +28,7 @@ def main() -> None:
     parser = parser_over_folds(__doc__, results="runs/fine_tuning_folds.jsonl")
     parser.add_argument("--options", nargs="+", default=["{}"], help="JSON, arguments of kt.staged_fine_tuning")
     options = parser.parse_args()
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as keras_home:
-        lend_weights(options.shared, pathlib.Path(keras_home))
-        for fold in options.folds:
-            for name in options.sets:
-                for given in options.options:
-                    key = {"options": given, "set": name, "fold": fold}
-                    if not is_there(key, options.results):
-                        found = measure(options.shared / "images" / name, fold, json.loads(given))
-                        add(key | found, options.results)
+    measure_missing([{"options": given} for given in options.options], measure, options)
     for given in options.options:
         print(f"\n{given}\n{table(lines_of(options.results), given, options)}")
 
@@ -50,7 +43,25 @@ def parser_over_folds(description: str, *, results: str) -> argparse.ArgumentPar
     return parser
 
 
-def measure(folder: pathlib.Path, fold: int, given: dict) -> dict[str, tuple[float, float]]:
+def measure_missing(settings: list[dict], measure: Callable, options: argparse.Namespace) -> None:
+    """Measures each setting on each fold of each set, but for what has been measured, and writes down a line of each.
+
+    Args:
+        settings: fields by which their lines are known, `"options"` of `kt.staged_fine_tuning` among them, as JSON.
+        measure: from the folder of a set, the number of a fold, and a setting with its options read, to more fields.
+        options: which sets and folds, and where the lines go.
+    """
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as keras_home:
+        lend_weights(options.shared, pathlib.Path(keras_home))
+        for fold, name, setting in itertools.product(options.folds, options.sets, settings):
+            key = setting | {"set": name, "fold": fold}
+            if not is_there(key, options.results):
+                read = setting | {"options": json.loads(setting["options"])}
+                add(key | measure(options.shared / "images" / name, fold, **read), options.results)
+
+
+def measure(folder: pathlib.Path, fold: int, *, options: dict) -> dict[str, tuple[float, float]]:
     """Accuracy and log loss on one fold at each place of the way, of a model that is tuned on the others."""
     import keras
 
@@ -59,7 +70,7 @@ def measure(folder: pathlib.Path, fold: int, given: dict) -> dict[str, tuple[flo
     splits = held_out(folder, fold)
     keras.utils.set_random_seed(fold)
     model = kt.image_classifier("MobileNetV2", splits.classes, alpha=0.35)
-    run = kt.fit(model, splits, kt.staged_fine_tuning(model, **given), seed=fold, verbose=False)
+    run = kt.fit(model, splits, kt.staged_fine_tuning(model, **options), seed=fold, verbose=False)
     path = run.audits[-1].interpolation.path
     return {f"{point.share:g}": (point.accuracy, point.loss) for point in path if point.share in SHARES}
 

@@ -10,14 +10,11 @@ probabilities (`ensemble`), and of the model with the mean of their weights (`so
 Every (options, runs, set, fold) is one line of `--results`, so that the command can be stopped and started again.
 """
 
-import json
 import pathlib
-import tempfile
 
 import numpy as np
-from backbone_ranking import add, is_there, lines_of
-from fine_tuning_folds import held_out, mean_over_folds, parser_over_folds
-from image_fine_tuning import lend_weights
+from backbone_ranking import lines_of
+from fine_tuning_folds import held_out, mean_over_folds, measure_missing, parser_over_folds
 
 # About what the safeguard takes without a validation split, and the tuned weights themselves.
 SHARES = (0.74, 1.0)
@@ -29,41 +26,34 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="fine-tunings that are averaged")
     parser.add_argument("--options", default="{}", help="JSON, arguments of kt.staged_fine_tuning")
     options = parser.parse_args()
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as keras_home:
-        lend_weights(options.shared, pathlib.Path(keras_home))
-        for fold in options.folds:
-            for name in options.sets:
-                key = {"options": options.options, "runs": options.runs, "set": name, "fold": fold}
-                if not is_there(key, options.results):
-                    given = json.loads(options.options)
-                    found = measure(options.shared / "images" / name, fold, options.runs, given)
-                    add(key | found, options.results)
     key = {"options": options.options, "runs": options.runs}
+    measure_missing([key], measure, options)
     fields = [f"{name}, {share:g}" for share in SHARES for name in WHAT]
     print(mean_over_folds("what, share of the way", fields, lines_of(options.results), key, options))
 
 
-def measure(folder: pathlib.Path, fold: int, runs: int, given: dict) -> dict[str, tuple[float, float]]:
+def measure(folder: pathlib.Path, fold: int, *, runs: int, options: dict) -> dict[str, tuple[float, float]]:
     """Accuracy and log loss on one fold of models that were tuned on the others, and of their averages."""
+    from keras_transfer.study.soup import mean
+
     splits = held_out(folder, fold)
     tuned = []
     for run in range(runs):
-        model, start, end = one_run(splits, fold, seed=fold + 10 * run, given=given)
+        model, start, end = one_run(splits, fold, seed=fold + 10 * run, options=options)
         tuned.append((start, end))
     labels, found = splits.validation.labels, {}
     for share in SHARES:
         members = [between(start, end, share) for start, end in tuned]
         said = [probabilities(model, splits, weights) for weights in members]
         # Runs of a body in another domain may begin with statistics of their own: each is averaged from its beginning.
-        together = probabilities(model, splits, average(members))
+        together = probabilities(model, splits, mean(members))
         found[f"one run, {share:g}"] = tuple(np.mean([judged(one, labels) for one in said], axis=0).tolist())
         found[f"ensemble, {share:g}"] = judged(np.mean(said, axis=0), labels)
         found[f"soup, {share:g}"] = judged(together, labels)
     return found
 
 
-def one_run(splits, fold: int, *, seed: int, given: dict):
+def one_run(splits, fold: int, *, seed: int, options: dict):
     """A model that was tuned with a seed, and its weights before and after its last stage."""
     import keras
 
@@ -78,7 +68,7 @@ def one_run(splits, fold: int, *, seed: int, given: dict):
         on_train_end=lambda logs: ended.append(state.values(model)),
     )
     # What the safeguard makes of the last stage comes after the end of its training, and is not looked at here.
-    kt.fit(model, splits, kt.staged_fine_tuning(model, **given), seed=seed, callbacks=[look], verbose=False)
+    kt.fit(model, splits, kt.staged_fine_tuning(model, **options), seed=seed, callbacks=[look], verbose=False)
     return model, begun[-1], ended[-1]
 
 
@@ -87,14 +77,6 @@ def between(start, end, share: float) -> list[np.ndarray]:
     return [
         ((1 - share) * old + share * new).astype(new.dtype) if new.dtype.kind == "f" else new
         for old, new in zip(start, end, strict=True)
-    ]
-
-
-def average(members) -> list[np.ndarray]:
-    """The mean of every weight over the members."""
-    return [
-        np.mean(weight, axis=0).astype(weight[0].dtype) if weight[0].dtype.kind == "f" else weight[0]
-        for weight in zip(*members, strict=True)
     ]
 
 
@@ -109,9 +91,10 @@ def probabilities(model, splits, weights) -> np.ndarray:
 
 def judged(said: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Accuracy, and log loss at the best temperature."""
-    from keras_transfer.training.safeguard import calibrated_loss
+    from keras_transfer.training.safeguard import of_classifier
 
-    return float(np.mean(said.argmax(axis=1) == labels)), calibrated_loss(said, labels)
+    loss, accuracy = of_classifier(said, labels)
+    return accuracy, loss
 
 
 if __name__ == "__main__":

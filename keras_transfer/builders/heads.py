@@ -1,12 +1,12 @@
 """The head that every classifier gets: features in, logits out."""
 
-import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from keras_transfer import card
+from keras_transfer.arguments import is_whole
 from keras_transfer.errors import explain
 
 
@@ -25,7 +25,7 @@ def class_list(classes: Sequence[str] | int) -> list[str]:
         raise ValueError(
             explain("`classes` is one string.", given=repr(classes), expected="a list of class names, or their number")
         )
-    is_number = isinstance(classes, numbers.Integral) and not isinstance(classes, bool)
+    is_number = is_whole(classes)
     if not is_number and not isinstance(classes, Iterable):
         raise ValueError(
             explain(

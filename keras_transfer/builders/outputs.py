@@ -10,8 +10,8 @@ from keras_transfer.card import class_names
 from keras_transfer.errors import explain
 
 Kind = Literal["logits", "probabilities", "shares"]
-# What hands on the values that it is given, in training or in use.
-_HANDING_ON = ("Dropout", "Identity", "Flatten", "Reshape", "ActivityRegularization", "Squeeze", "Cast")
+# What hands on the values that it is given, in training or in use; a mean is what its members are.
+_HANDING_ON = ("Dropout", "Identity", "Flatten", "Reshape", "ActivityRegularization", "Squeeze", "Cast", "Average")
 
 
 def gives_logits(model: keras.Model) -> bool:

@@ -90,8 +90,8 @@ def _of_texts(model: keras.Model, texts: Sequence[str | tuple[str, ...]], batch_
     found = np.zeros((len(texts), model.output_shape[-1]), np.float32)
     for numbers, inputs in model_inputs.prediction_batches(model, texts, batch_size=batch_size):
         with hub.taking_packed_inputs(model):
-            found[numbers] = _as_probabilities(model, model.predict_on_batch(inputs))
-    return found
+            found[numbers] = model.predict_on_batch(inputs)
+    return _as_probabilities(model, found)
 
 
 def _is_text(given: Any) -> bool:

@@ -28,6 +28,10 @@ _STATISTICS = {"kept": "", "calibrated": " on calibrated statistics"}
 PROBES = ("probe", "standardised_probe", "tempered_probe")
 
 
+# Numbers of a stage that need not be given.
+_MAY_BE_NONE = ("ema", "clip_norm", "patience")
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """One stretch of training in which the same blocks train.
@@ -156,25 +160,19 @@ class Stage:
             ("weight_decay", is_number, lambda given: given >= 0, at_least_none),
             ("l2_sp", is_number, lambda given: given >= 0, at_least_none),
             ("least_steps", is_whole, lambda given: given >= 0, "0, or a number of steps, a whole one"),
-        ):
-            given = getattr(self, name)
-            _check(name, given, kind(given) and is_fine(given), expected)
-        for name, kind, is_fine, expected in (
             ("ema", is_number, lambda given: 0 < given < 1, "None, or a momentum between 0 and 1"),
             ("clip_norm", is_number, lambda given: given > 0, f"None, or {positive}"),
             ("patience", is_whole, lambda given: given >= 1, "None, or a whole number of epochs from 1 up"),
         ):
             given = getattr(self, name)
-            _check(name, given, given is None or (kind(given) and is_fine(given)), expected)
+            if given is None and name in _MAY_BE_NONE:
+                continue
+            _check(name, given, kind(given) and is_fine(given), expected)
+            # Of NumPy's numbers a plan would not be the same after `to_json` and `from_json`.
+            object.__setattr__(self, name, int(given) if is_whole(given) else float(given))
         for block, ratio in self.ratios.items():
             expected = f"{positive} (leave a block out of `train` to freeze it)"
             _check(f"ratios[{block!r}]", ratio, is_number(ratio) and ratio > 0, expected)
-        # Of NumPy's numbers a plan would not be the same after `to_json` and `from_json`.
-        for name in ("epochs", "patience", "least_steps"):
-            object.__setattr__(self, name, None if getattr(self, name) is None else int(getattr(self, name)))
-        for name in ("learning_rate", "layer_decay", "warmup", "weight_decay", "l2_sp", "ema", "clip_norm"):
-            given = getattr(self, name)
-            object.__setattr__(self, name, given if given is None or isinstance(given, int) else float(given))
         object.__setattr__(self, "ratios", {block: float(ratio) for block, ratio in self.ratios.items()})
 
     def _check_pull(self) -> None:

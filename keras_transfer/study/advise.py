@@ -2,7 +2,6 @@
 
 import dataclasses
 import gc
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -97,7 +96,7 @@ def _check(splits: Splits, minutes: float, seed: int) -> None:
                 expected="pictures or texts with labels, from kt.data.images or kt.data.texts",
             )
         )
-    if not is_number(minutes) or not 0 < minutes < math.inf:
+    if not is_number(minutes) or minutes <= 0:
         raise ValueError(
             explain("`minutes` is no time.", given=repr(minutes), expected="a number above 0", to_mend="minutes=5")
         )

@@ -1,7 +1,6 @@
 """Arguments that mean nothing are refused here, before anything is built: those of `compare`, and what others share."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -75,7 +74,7 @@ def check(
     _check_splits(splits)
     for name, given, fine, expected, to_mend in (
         ("epochs", epochs, is_whole(epochs) and epochs >= 1, "None, or a whole number from 1 up", "epochs=10"),
-        ("minutes", minutes, is_number(minutes) and 0 < minutes < math.inf, "None, or a positive number", "minutes=5"),
+        ("minutes", minutes, is_number(minutes) and minutes > 0, "None, or a positive number", "minutes=5"),
     ):
         if given is not None and not fine:
             raise ValueError(_out_of_place(name, given, expected, to_mend))

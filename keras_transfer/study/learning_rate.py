@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import math
-import numbers
 import os
 import pathlib
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_transfer import state
-from keras_transfer.arguments import check_seed
+from keras_transfer.arguments import check_seed, is_number, is_whole
 from keras_transfer.backbones import hub
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
@@ -364,10 +363,10 @@ def _check_rates(lowest: float, highest: float, steps: int) -> None:
     above = f"a rate above the lowest, {lowest!r}"
     whole = f"a whole number from {FEWEST_STEPS} up"
     for name, given, kind, fine, expected, to_mend in (
-        ("lowest", lowest, numbers.Real, lambda: 0 < lowest < math.inf, "a rate above 0", "lowest=1e-7"),
-        ("highest", highest, numbers.Real, lambda: lowest < highest < math.inf, above, "highest=1.0"),
-        ("steps", steps, numbers.Integral, lambda: steps >= FEWEST_STEPS, whole, "steps=100"),
+        ("lowest", lowest, is_number, lambda: lowest > 0, "a rate above 0", "lowest=1e-7"),
+        ("highest", highest, is_number, lambda: lowest < highest, above, "highest=1.0"),
+        ("steps", steps, is_whole, lambda: steps >= FEWEST_STEPS, whole, "steps=100"),
     ):
-        if not isinstance(given, kind) or isinstance(given, bool) or not fine():
+        if not kind(given) or not fine():
             said = explain(f"`{name}` is out of range.", given=repr(given), expected=expected, to_mend=to_mend)
             raise ValueError(said)

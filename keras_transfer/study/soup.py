@@ -27,7 +27,7 @@ from keras_transfer.study.put_back import as_it_was
 from keras_transfer.study.several_models import one_after_another
 from keras_transfer.training.arguments import check_kinds
 from keras_transfer.training.batch_statistics import re_estimate
-from keras_transfer.training.files import replacing, write_whole
+from keras_transfer.training.files import save_model, write_whole
 from keras_transfer.training.fit import fit
 from keras_transfer.training.objectives import objective_of
 from keras_transfer.training.run import Run
@@ -237,9 +237,9 @@ def _check(model: keras.Model, plan: Plan, seeds: Sequence[int]) -> None:
 
 def _adapting(model: keras.Model, plan: Plan) -> list[keras.Layer]:
     """The batch norms whose statistics follow the data in some stage."""
-    adapts = [fate.block for stage in plan if stage.batch_norm == "adapt" for fate in fates(model, stage)
-              if not fate.frozen]  # fmt: skip
-    within = {id(variable) for block in adapts for variable in block.variables}
+    adapts = [stage for stage in plan if stage.batch_norm == "adapt"]
+    awake = [fate.block for stage in adapts for fate in fates(model, stage) if not fate.frozen]
+    within = {id(variable) for block in awake for variable in block.variables}
     return [layer for layer in batch_norms(model) if id(layer.moving_mean) in within]
 
 
@@ -260,5 +260,4 @@ def _report(model: keras.Model, splits: Splits, runs: Sequence[Run]) -> Report |
 def _write(soup: Soup, model: keras.Model, folder: pathlib.Path) -> None:
     write_whole(folder / "report.json", soup.report.to_json())
     write_whole(folder / "report.txt", str(soup))
-    with replacing(folder / "model.keras") as unfinished:
-        model.save(unfinished)
+    save_model(model, folder / "model.keras")

@@ -127,11 +127,11 @@ class Progress(keras.callbacks.Callback):
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):
-    """Ends a stage whose validation loss has not improved for `patience` epochs, and goes back to the best weights."""
+    """Ends a stage in which a measure has not fallen for `patience` epochs, and goes back to the best weights."""
 
     _KEPT = ("wait", "stopped_epoch", "best", "best_weights", "best_epoch")
 
-    def __init__(self, patience: int, monitor: str = "val_loss"):
+    def __init__(self, patience: int, monitor: str):
         super().__init__(monitor, patience=patience, mode="min", restore_best_weights=True)
 
     def kept(self) -> dict[str, Any]:

@@ -286,7 +286,7 @@ def features(
         return None
     outcome = _decided(model, splits, keeping, epochs=epochs, seed=seed)
     if isinstance(outcome, _Not):
-        if keeping.cache != "auto" and not outcome.is_nothing:
+        if keeping.cache != "auto" and outcome.expected is not None:
             raise ValueError(
                 explain(
                     "The features of this stage cannot be kept.",
@@ -310,13 +310,11 @@ class _Not:
 
     Attributes:
         why: the reason.
-        expected: what they are kept of.
-        is_nothing: whether there is nothing to keep, so that nobody who asks for features is refused any.
+        expected: what they are kept of; `None` where there is nothing to keep, which nobody is refused.
     """
 
     why: str
-    expected: str
-    is_nothing: bool = False
+    expected: str | None
 
 
 def _decided(
@@ -324,8 +322,7 @@ def _decided(
 ) -> "tuple[Features, str] | _Not":
     cut = deepest_cut(model)
     if cut is None or not cut.works:
-        why = "nothing that takes work lies below what trains"
-        return _Not(why, "frozen layers below the lowest that trains", is_nothing=True)
+        return _Not("nothing that takes work lies below what trains", None)
     views = _views(splits, keeping)
     needed = list(dict.fromkeys(views[epoch % len(views)] for epoch in epochs))
     if cut.reads and splits.without_pictures(splits.train, model, np.array([0]))[0] is None:

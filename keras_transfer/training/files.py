@@ -6,6 +6,8 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+import keras
+
 from keras_transfer.errors import explain
 
 _PREFIX = ".unfinished."
@@ -60,6 +62,16 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def save_model(model: keras.Model, path: str | os.PathLike) -> None:
+    """Writes a model, as `write_whole` does any content.
+
+    Raises:
+        OSError: as `write_whole`.
+    """
+    with replacing(path) as unfinished:
+        model.save(unfinished)
 
 
 def clear_unfinished(folder: pathlib.Path) -> None:

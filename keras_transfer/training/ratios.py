@@ -1,6 +1,5 @@
 """Which variable learns at which ratio of the rate: every one has exactly one, or it is an error."""
 
-import math
 import numbers
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_transfer import errors
+from keras_transfer.arguments import is_number
 
 
 def check(ratios: Mapping | Sequence) -> dict | list:
@@ -36,7 +36,7 @@ def check(ratios: Mapping | Sequence) -> dict | list:
     ratios = dict(ratios) if isinstance(ratios, Mapping) else list(ratios)
     for key, row in ratios.items() if isinstance(ratios, dict) else enumerate(ratios):
         ratio = row if isinstance(ratios, dict) else _ratio(row)
-        if not isinstance(ratio, numbers.Real) or isinstance(ratio, bool) or not 0 <= ratio < math.inf:
+        if not is_number(ratio) or ratio < 0:
             problem = f"The ratio of {name(key)!r} is not one."
             raise ValueError(errors.explain(problem, given=repr(ratio), expected="a finite number of at least 0"))
         if isinstance(ratios, dict) and not isinstance(key, str) and not hasattr(key, "variables"):

@@ -20,7 +20,7 @@ from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 from keras_transfer.plans.plan import Plan
 from keras_transfer.training.checkpoints import Checkpoints
-from keras_transfer.training.files import clear_unfinished, replacing, write_whole
+from keras_transfer.training.files import clear_unfinished, save_model, write_whole
 
 _RUN, _LOCK, _CHECKPOINTS = "run.json", "lock", "checkpoints"
 # What `fit` leaves there. The run's own description goes last: what lies there without one belongs to no run.
@@ -99,8 +99,7 @@ class Workdir:
 
     def save_model(self, model: keras.Model) -> None:
         """Writes the model, whole or not at all."""
-        with replacing(self.folder / "model.keras") as unfinished:
-            model.save(unfinished)
+        save_model(model, self.folder / "model.keras")
 
 
 @contextlib.contextmanager

@@ -45,6 +45,10 @@ ENDS = {
         [lambda x: keras.Sequential([keras.Input((4,)), layers.Dense(2, "softmax")])(x)],
     ),
     "handed on": ("probabilities", [layers.Dense(2, "softmax"), layers.Dropout(0.1), layers.Activation("linear")]),
+    "an ensemble": (
+        "probabilities",
+        [lambda x: layers.Average()([layers.Dense(2, "softmax")(x), layers.Dense(2, "softmax")(x)])],
+    ),
     "sigmoid": ("shares", [layers.Dense(2, "sigmoid")]),
     "sigmoid, a call": ("shares", [layers.Dense(2), keras.ops.sigmoid]),
 }

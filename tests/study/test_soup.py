@@ -5,6 +5,7 @@ import keras_hub
 import numpy as np
 import pytest
 from bodies import classifier, dark_and_light, pictures
+from breaking_off import BreakOff, BrokenOff
 from readers import gpt2
 
 import keras_transfer as kt
@@ -145,26 +146,11 @@ def test_runs_that_have_come_to_different_places_have_no_mean(validation):
     assert f"The weights of the best of them, seed {soup.kept}, were kept." in str(soup)
 
 
-class BrokenOff(Exception):
-    """Stands for the end of the process."""
-
-
-class BreakOffAfter(keras.callbacks.Callback):
-    def __init__(self, steps):
-        super().__init__()
-        self._left = steps
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._left -= 1
-        if not self._left:
-            raise BrokenOff
-
-
 def test_what_was_broken_off_goes_on_and_ends_in_the_same_bits(tmp_path):
     unbroken, _, whole = made(seeds=2)
     steps = 2 * noisy().steps_per_epoch()
     with pytest.raises(BrokenOff):
-        made(seeds=2, workdir=tmp_path, callbacks=[BreakOffAfter(steps + 3)], checkpoint_steps=1)
+        made(seeds=2, workdir=tmp_path, callbacks=[BreakOff(steps + 3)], checkpoint_steps=1)
     assert not (tmp_path / "model.keras").exists()
     trained = []
     watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: trained.append(batch))
@@ -174,7 +160,7 @@ def test_what_was_broken_off_goes_on_and_ends_in_the_same_bits(tmp_path):
         np.testing.assert_array_equal(value, expected)
     assert (soup.of_runs, soup.together) == (whole.of_runs, whole.together)
     # It is finished: read, and not trained again.
-    again = made(seeds=2, workdir=tmp_path, callbacks=[BreakOffAfter(1)], checkpoint_steps=1)
+    again = made(seeds=2, workdir=tmp_path, callbacks=[BreakOff(1)], checkpoint_steps=1)
     assert again[2].together == whole.together
     opened = keras.models.load_model(tmp_path / "model.keras")
     shown = pictures(4)

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import pytest
 from bodies import classifier, dark_and_light
+from breaking_off import BreakOff, BrokenOff
 
 import keras_transfer as kt
 from keras_transfer import state
@@ -30,23 +31,6 @@ both_backends = pytest.mark.both_backends
 # How far a start gets before it is broken off. JAX compiles for seconds at each.
 STEPS = 2 if keras.backend.backend() == "tensorflow" else 7
 fitting = importlib.import_module("keras_transfer.training.fit")  # `kt.fit` is the function
-
-
-class BrokenOff(Exception):
-    """Stands for the end of the process."""
-
-
-class BreakOff(keras.callbacks.Callback):
-    """Ends the run after so many steps, counted from when it was started."""
-
-    def __init__(self, after):
-        super().__init__()
-        self._left = after
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._left -= 1
-        if self._left == 0:
-            raise BrokenOff
 
 
 def _three_stages():

@@ -245,11 +245,12 @@ def _spread(of_seeds: Sequence[Sequence[Mapping[str, Any]]], column: str) -> _Sp
     as it ended."""
     epochs = sorted({int(row["epoch"]) for rows in of_seeds for row in rows})
     found: list[list[float]] = [[] for _ in epochs]
-    for rows in of_seeds:
-        measured = {int(row["epoch"]): float(row[column]) if _finite(row, column) else math.nan for row in rows}
-        for place, epoch in enumerate(epochs):
-            value = measured.get(epoch, measured[max(measured)] if measured and epoch > max(measured) else math.nan)
-            found[place] += [value] if math.isfinite(value) else []
+    for rows in filter(None, of_seeds):
+        by_epoch = {int(row["epoch"]): row for row in rows}
+        for values, epoch in zip(found, epochs, strict=True):
+            row = by_epoch.get(min(epoch, max(by_epoch)), {})
+            if _finite(row, column):
+                values.append(float(row[column]))
     found = [values or [math.nan] for values in found]
     return _Spread(np.array(epochs), *(np.array([of(values) for values in found]) for of in (np.mean, min, max)))
 

@@ -1,6 +1,5 @@
 """`adapt`: labels in one domain, none in the other."""
 
-import math
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -288,7 +287,7 @@ def _checked(
     _check("stage", stage, stage is None or isinstance(stage, Stage), "None, or a kt.Stage; a plan has several")
     _check("stage", stage, stage is None or trains, f"None: {method!r} trains nothing but the head")
     _check("align", align, align == "auto" or not trains, f"'auto': {method!r} has no such choice")
-    _check("weight", weight, is_number(weight) and 0 < weight < math.inf, "a positive number", "weight=1.0")
+    _check("weight", weight, is_number(weight) and weight > 0, "a positive number", "weight=1.0")
     _check("weight", weight, weight == 1.0 or trains, f"1.0: {method!r} has no penalty")
     if not trains:
         return None
