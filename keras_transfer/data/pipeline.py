@@ -242,10 +242,19 @@ def picture_batches(pictures: Any, *, image_size: tuple[int, int], batch_size: i
     >>> [batch.shape for batch in batches.as_numpy_iterator()]
     [(2, 4, 4, 3), (1, 4, 4, 3)]
     """
+    return unchanged(readable(pictures), size=image_size, batch_size=batch_size)
+
+
+def readable(pictures: Any) -> PictureExamples:
+    """Pictures as `picture_batches` takes them, each of which has been looked at.
+
+    Raises:
+        ValueError: as `picture_batches`.
+    """
     examples = reading.pictures(pictures)
     _, problems = scan(examples)
     refuse(problems.values(), noun="picture", to_mend="leave them out, or give them in a format that is read")
-    return unchanged(examples, size=image_size, batch_size=batch_size)
+    return examples
 
 
 def computed_batches(
@@ -374,6 +383,28 @@ def whole_batches(batches: Dataset, size: int) -> Dataset:
     """
     whole = batches.filter(lambda *batch: tf.equal(tf.shape(tf.nest.flatten(batch)[0])[0], size))
     return whole.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+
+
+def filled_up(batches: Dataset) -> Dataset:
+    """Batches that are all as large as the first: the last example of one that is smaller comes so often again.
+
+    For what is compiled for each size of a batch: what it says of the examples that came again is to be left out.
+
+    Example:
+
+    >>> [batch.tolist() for batch in filled_up(Dataset.range(5, 8).batch(2)).as_numpy_iterator()]
+    [[5, 6], [7, 7]]
+    """
+
+    def fill(size: tf.Tensor, batch: Any) -> tuple[tf.Tensor, Any]:
+        count = tf.shape(tf.nest.flatten(batch)[0])[0]
+        size = tf.maximum(size, count)
+        rows = tf.minimum(tf.range(size), count - 1)
+        return size, tf.cond(
+            size == count, lambda: batch, lambda: tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), batch)
+        )
+
+    return batches.scan(tf.constant(0), lambda size, *batch: fill(size, batch if len(batch) > 1 else batch[0]))
 
 
 def side_by_side(source: Dataset, target: Dataset) -> Dataset:

@@ -47,22 +47,40 @@ def predict(model: keras.Model, examples: Any, *, batch_size: int = 32) -> np.nd
 
     from keras_transfer.data import pipeline
 
-    batches = pipeline.picture_batches(examples, image_size=model.input_shape[1:3], batch_size=batch_size)
-    return probabilities(model, batches)
+    pictures = pipeline.readable(examples)
+    batches = pipeline.unchanged(pictures, size=model.input_shape[1:3], batch_size=batch_size)
+    return _as_probabilities(model, _outputs(model, batches, len(pictures)))
 
 
 def predict_split(model: keras.Model, splits: Batches, split: Split) -> np.ndarray:
     """Class probabilities for one split, in its order, shape (examples, classes)."""
-    found = probabilities(model, splits.evaluation_batches(split, model, in_order=False))
+    return _as_probabilities(model, outputs_of_split(model, splits, split))
+
+
+def outputs_of_split(
+    model: keras.Model, splits: Batches, split: Split, *, whole: keras.Model | None = None
+) -> np.ndarray:
+    """What a model with one output makes of one split, in its order, shape (examples, …).
+
+    Args:
+        model: takes the batches.
+        splits: the data.
+        split: which of them.
+        whole: whom the batches are made for, where `model` is a part of it that does not say what it takes.
+    """
+    whole = whole or model
+    found = _outputs(model, splits.evaluation_batches(split, whole, in_order=False), len(split))
     in_order = np.empty_like(found)
-    in_order[splits.evaluation_order(split, model)] = found
+    in_order[splits.evaluation_order(split, whole)] = found
     return in_order
 
 
-def probabilities(model: keras.Model, batches: Any) -> np.ndarray:
-    """Class probabilities for batches as `keras.Model.predict` takes them."""
+def _outputs(model: keras.Model, batches: Any, count: int) -> np.ndarray:
+    """Of so many examples. Batches of one size are compiled for once, which takes longer than to read a few more."""
+    from keras_transfer.data import pipeline
+
     with hub.taking_packed_inputs(model):
-        return _as_probabilities(model, model.predict(batches, verbose=0))
+        return model.predict(pipeline.filled_up(batches), verbose=0)[:count]
 
 
 def _reads_text(model: keras.Model) -> bool:

@@ -11,6 +11,7 @@ from keras_transfer.backbones.blocks import blocks
 from keras_transfer.backbones.cut import InputsOf
 from keras_transfer.data.splits import Batches
 from keras_transfer.errors import explain
+from keras_transfer.evaluation.prediction import outputs_of_split
 
 # More examples than this say no more about a linear head, and make the solution slow.
 MOST_EXAMPLES = 20_000
@@ -62,9 +63,9 @@ def start_from_probe(
     if len(only) == 1:  # there is nothing to be fitted
         _put(dense, only, np.zeros((dense.kernel.shape[0], 1)), np.zeros(1))
         return
-    batches = splits.evaluation_batches(splits.train, model, in_order=False)
-    features = np.asarray(InputsOf(model, dense).predict(batches, verbose=0), "float64")
-    labels = splits.train.labels[splits.evaluation_order(splits.train, model)]
+    order = splits.evaluation_order(splits.train, model)
+    features = outputs_of_split(InputsOf(model, dense), splits, splits.train, whole=model)[order].astype("float64")
+    labels = splits.train.labels[order]
     if len(labels) > MOST_EXAMPLES:
         chosen = some_of_each(labels, MOST_EXAMPLES, seed)
         features, labels = features[chosen], labels[chosen]

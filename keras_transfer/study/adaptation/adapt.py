@@ -13,6 +13,7 @@ from keras_transfer.backbones.cut import InputsOf
 from keras_transfer.backbones.freezing import batch_norms
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
+from keras_transfer.evaluation.prediction import outputs_of_split
 from keras_transfer.formatting import counted
 from keras_transfer.plans.fates import fates
 from keras_transfer.plans.plan import Plan, Stage
@@ -162,11 +163,7 @@ class _Job:
         """What the head reads of training examples, of all or some, shape (examples, features), in their order."""
         splits = self.domains[domain]
         read = splits.train if rows is None else splits.train.select(rows)
-        batches = splits.evaluation_batches(read, self.model, in_order=False)
-        made = np.asarray(self._read_by_head.predict(batches, verbose=0), "float32")
-        found = np.empty_like(made)
-        found[splits.evaluation_order(read, self.model)] = made
-        return found
+        return outputs_of_split(self._read_by_head, splits, read, whole=self.model).astype("float32")
 
     def take_statistics(self, domain: str, *, say: bool = True) -> None:
         splits = self.domains[domain]
