@@ -1,6 +1,7 @@
 """Comparisons that are carried out: same seeds, same budget, resumed, broken off, and what is measured of each run."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import keras
@@ -19,11 +20,11 @@ from keras_transfer.training.linear_probe import predictions
 
 @pytest.fixture(scope="module")
 def splits():
-    return dark_and_light(48)
+    return dark_and_light(40)  # 32 to train on and 8 to validate: no batch is smaller than the others
 
 
-def build():
-    return kt.image_classifier(residual_body(), ("dark", "light"), preprocessing="tf")
+def build(depth=1):
+    return kt.image_classifier(residual_body(depth=depth), ("dark", "light"), preprocessing="tf")
 
 
 PLANS = {
@@ -31,6 +32,10 @@ PLANS = {
     "fine-tuned": lambda model: kt.staged_fine_tuning(model, epochs=(3, 10), safeguard=False),
     "from scratch": kt.from_scratch,
 }
+
+
+def lora(model):
+    return kt.lora(model, rank=2, targets="block1_conv")
 
 
 def _compare(splits, plans=PLANS, **options):
@@ -57,36 +62,26 @@ def test_every_method_has_its_turn_with_every_seed_and_ends_as_fit_does(splits):
     assert comparison.report("from scratch", 1).macro_f1 == pytest.approx(run.report.macro_f1)
 
 
-def test_what_has_to_be_stored_is_what_differs_from_the_pretrained_weights(splits):
-    plans = PLANS | {"lora": lambda model: kt.lora(model, rank=2, targets="block3_conv")}
-    comparison = _compare(splits, plans, seeds=1)
-    stored = {row.method.name: row.stored_bytes for row in comparison.rows}
+@pytest.fixture(scope="module")
+def whole(splits):
+    """A comparison that nothing came between."""
+    return _compare(splits, PLANS | {"lora": lora}, seeds=1)
+
+
+def test_what_has_to_be_stored_is_what_differs_from_the_pretrained_weights(whole):
+    stored = {row.method.name: row.stored_bytes for row in whole.rows}
     model = build()
-    whole = sum(value.nbytes for value in state.values(model) if value.dtype == "float32")
+    every = sum(value.nbytes for value in state.values(model) if value.dtype == "float32")
     head = 4 * (8 * 2 + 2)
     # LoRA on a convolution of 3 x 3 and 8 channels: (9 * 8 + 8) numbers for each rank, and one that scales them.
-    assert stored == {"head only": head, "fine-tuned": stored["fine-tuned"], "from scratch": whole, "lora": head + 644}
-    # Four batch norms, of which fine-tuning leaves eight scales and eight offsets as they were; these random weights
+    assert stored == {"head only": head, "fine-tuned": stored["fine-tuned"], "from scratch": every, "lora": head + 644}
+    # Two batch norms, of which fine-tuning leaves eight scales and eight offsets as they were; these random weights
     # have the statistics of nothing, so it calibrates them.
-    scales_and_offsets = 4 * 2 * 8 * 4
-    assert stored["fine-tuned"] == whole - scales_and_offsets
-    trainable = {row.method.name: row.trainable_parameters for row in comparison.rows}
+    scales_and_offsets = 2 * 2 * 8 * 4
+    assert stored["fine-tuned"] == every - scales_and_offsets
+    trainable = {row.method.name: row.trainable_parameters for row in whole.rows}
     assert trainable["head only"] == 18
     assert trainable["lora"] == 18 + 160
-
-
-def test_a_comparison_that_is_finished_is_read_and_nothing_is_trained(splits, tmp_path, monkeypatch):
-    plans = {name: PLANS[name] for name in ("head only", "from scratch")}
-    first = _compare(splits, plans, seeds=[1], workdir=tmp_path)
-    assert (tmp_path / "comparison.json").read_text() == first.to_json()
-    assert (tmp_path / "from scratch" / "seed_1" / "report.json").exists()
-
-    def refuse(*arguments, **options):
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(keras.Model, "fit", refuse)
-    again = _compare(splits, plans, seeds=[1], workdir=tmp_path)
-    assert again.to_json() == first.to_json()
 
 
 class BreakOff(keras.callbacks.Callback):
@@ -134,23 +129,45 @@ def test_nothing_that_fails_after_the_last_run_takes_its_results_along(splits, t
     assert (tmp_path / "comparison.json").read_text() == comparison.to_json()
 
 
-def test_a_comparison_that_was_broken_off_within_a_run_goes_on_there(splits, tmp_path):
-    count, plans = BreakOff(), {name: PLANS[name] for name in ("head only", "fine-tuned")}
-    whole = _compare(splits, plans, seeds=1, callbacks=[count])
-    per_run = count.steps // len(plans)
+@pytest.fixture(scope="module")
+def gone_on(splits, tmp_path_factory):
+    """A comparison of two methods that was broken off within the second one's run, and gone on with."""
+    workdir, per_run = tmp_path_factory.mktemp("gone_on"), 2 * splits.steps_per_epoch()
     broken, rest = BreakOff(after=per_run + per_run // 2 + 1), BreakOff()
-    options = {"seeds": 1, "workdir": tmp_path, "checkpoint_steps": 1}
+    plans = {name: PLANS[name] for name in ("head only", "fine-tuned")}
+    options = {"seeds": [0], "workdir": workdir, "checkpoint_steps": 1}
     with pytest.raises(KeyboardInterrupt):
         _compare(splits, plans, callbacks=[broken], **options)
     found = _compare(splits, plans, callbacks=[rest], **options)
+    again = partial(_compare, splits, plans, **options)
+    return SimpleNamespace(
+        found=found, again=again, workdir=workdir, steps=broken.steps + rest.steps, of_two_runs=2 * per_run
+    )
+
+
+def test_a_comparison_that_was_broken_off_within_a_run_goes_on_there(gone_on, whole):
     # No step is carried out twice but the one that was broken off.
-    assert count.steps <= broken.steps + rest.steps <= count.steps + 1
+    assert gone_on.of_two_runs <= gone_on.steps <= gone_on.of_two_runs + 1
+    trials = gone_on.found.trials
     # What the run cost that was gone on with, nobody has seen whole.
-    assert [(trial.made_features, trial.memory_bytes) for trial in found.trials][1] == (None, None)
-    assert found.trials[0].memory_bytes is not None
-    for one, other in zip(found.trials, whole.trials, strict=True):
+    assert [(trial.made_features, trial.memory_bytes) for trial in trials][1] == (None, None)
+    assert trials[0].memory_bytes is not None
+    assert [trial.method for trial in trials] == ["head only", "fine-tuned"]
+    for one, other in zip(trials, whole.trials, strict=False):
         assert [row["loss"] for row in one.history] == [row["loss"] for row in other.history]
         np.testing.assert_array_equal(one.predicted, other.predicted)
+
+
+def test_a_comparison_that_is_finished_is_read_and_nothing_is_trained(gone_on, monkeypatch):
+    written = (gone_on.workdir / "comparison.json").read_text()
+    assert written == gone_on.found.to_json()
+    assert (gone_on.workdir / "fine-tuned" / "seed_0" / "report.json").exists()
+
+    def refuse(*arguments, **options):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(keras.Model, "fit", refuse)
+    assert gone_on.again().to_json() == written
 
 
 @pytest.fixture
@@ -189,7 +206,7 @@ def test_minutes_are_the_same_share_for_every_run(splits, tmp_path, paces):
     assert len(paces) == 3
 
 
-def test_a_few_steps_tell_how_long_an_epoch_takes(splits, monkeypatch):
+def test_a_few_steps_tell_how_long_an_epoch_takes(monkeypatch):
     # By a clock that a step of training moves by a quarter of a second, one of validation by a half, nothing else.
     clock = SimpleNamespace(now=0.0)
 
@@ -202,7 +219,7 @@ def test_a_few_steps_tell_how_long_an_epoch_takes(splits, monkeypatch):
     monkeypatch.setattr(rehearsal._Stopwatch, "on_train_batch_begin", takes(0.25))
     monkeypatch.setattr(rehearsal._Stopwatch, "on_test_batch_begin", takes(0.5))
     monkeypatch.setattr(rehearsal, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    model = build()
+    model, splits = build(), dark_and_light(48)
     plan = kt.Plan([kt.Stage("all", 30)])
     (found,) = rehearsal.rehearsed(model, splits, plan, seed=0, fit_options={"cache": "off"})
     validation_steps = math.ceil(len(splits.validation) / splits.batch_size)
@@ -212,9 +229,8 @@ def test_a_few_steps_tell_how_long_an_epoch_takes(splits, monkeypatch):
 
 def test_what_is_said_of_keeping_a_run_does_not_reach_the_rehearsal(splits, tmp_path):
     plans = {"head only": lambda model: kt.feature_extraction(model, epochs=1)}
-    options = {"epochs": None, "minutes": 1, "seeds": 1, "workdir": tmp_path, "checkpoint_steps": 1}
-    for restart in (False, True):
-        assert _compare(splits, plans, restart=restart, **options).rows
+    options = {"epochs": None, "minutes": 1, "seeds": 1, "workdir": tmp_path, "checkpoint_steps": 1, "restart": True}
+    assert _compare(splits, plans, **options).rows
 
 
 def test_a_run_that_fails_is_kept_with_its_reason(splits, capsys):
@@ -233,7 +249,7 @@ def test_an_audit_that_fails_is_kept_too(splits, monkeypatch):
         raise kt.AuditError("block1 moved although it was frozen")
 
     monkeypatch.setattr(module, "fit", refuse)
-    comparison = _compare(splits, seeds=1)
+    comparison = _compare(splits, {"head only": kt.feature_extraction}, seeds=1)
     assert {trial.problem for trial in comparison.trials} == {"failed: block1 moved although it was frozen"}
 
 
@@ -249,7 +265,7 @@ def test_a_builder_that_gives_one_model_again_is_refused_before_anything_is_trai
 
 
 def test_a_builder_whose_body_was_trained_before_is_refused(splits):
-    body = residual_body()
+    body = residual_body(depth=1)
 
     def same_body():
         return kt.image_classifier(body, ("dark", "light"), preprocessing="tf")
@@ -282,21 +298,22 @@ def test_every_method_is_tried_with_every_body_and_scratch_once_where_they_are_a
         ("head only, other", "other"),
         ("from scratch", ""),
     ]
-    bodies["other"] = lambda: kt.image_classifier(residual_body(width=4), ("dark", "light"), preprocessing="tf")
+    bodies["other"] = lambda: kt.image_classifier(residual_body(width=4, depth=1), ("dark", "light"), preprocessing="tf")
     models = {body: built() for body, built in bodies.items()}
     found = ways.ways(bodies, {"from scratch": kt.from_scratch}, models)
     assert [way.name for way in found] == ["from scratch, one", "from scratch, other"]
 
 
-def test_forgetting_is_what_the_source_head_says_before_and_after(splits, tmp_path):
+def test_forgetting_is_what_the_source_head_says_before_and_after(tmp_path):
+    # Three blocks, and not the one that is enough elsewhere: features of so little depth are not forgotten.
     keras.utils.set_random_seed(5)
-    teacher = build()
+    teacher, splits = build(depth=3), dark_and_light(48)
     run = kt.fit(teacher, splits, kt.from_scratch(teacher, epochs=4, learning_rate=1e-2), verbose=False)
     taught = teacher.get_layer("residual").get_weights()
     before = state.values(teacher)
 
     def from_teacher():
-        model = build()
+        model = build(depth=3)
         model.get_layer("residual").set_weights(taught)
         return model
 
@@ -409,7 +426,7 @@ def test_the_forgetting_of_the_same_source_is_read_and_not_measured_again(splits
 
 
 def test_a_source_head_of_many_classes_is_asked_for_some_of_them(splits):
-    wide = kt.image_classifier(residual_body(), 10, preprocessing="tf")
+    wide = kt.image_classifier(residual_body(depth=1), 10, preprocessing="tf")
     head = wide.get_layer("head")
     head.bias.assign(np.eye(10)[7] * 100)  # says the seventh of everything
     source = kt.Source(splits, wide, outputs={"dark": 7, "light": 3})
@@ -420,18 +437,20 @@ def test_a_source_head_of_many_classes_is_asked_for_some_of_them(splits):
 
 
 def test_another_body_than_the_sources_is_refused(splits):
-    other = kt.image_classifier(residual_body(width=4), ("dark", "light"), preprocessing="tf")
+    other = kt.image_classifier(residual_body(width=4, depth=1), ("dark", "light"), preprocessing="tf")
     with pytest.raises(ValueError, match=r"(?s)another than.*\(3, 3, 3, 8\).*\(3, 3, 3, 4\)"):
         kt.Source(splits, other).accuracy(build())
 
 
-def test_numbers_of_numpy_are_numbers(splits):
+def test_numbers_of_numpy_are_numbers(splits, tmp_path):
     plans = {"head only": kt.feature_extraction}
+    # The second finds the runs of the first.
     found = [
-        _compare(splits, plans, epochs=np.int64(1), seeds=seeds) for seeds in (np.int64(2), np.array([0, 1]), [0, 1])
+        _compare(splits, plans, epochs=np.int64(1), seeds=seeds, workdir=workdir)
+        for seeds, workdir in ((np.int64(2), tmp_path), (np.array([0, 1]), tmp_path), ([0, 1], None))
     ]
     assert [one.seeds for one in found] == [(0, 1)] * 3
-    assert all(type(seed) is int for seed in found[1].seeds)
+    assert all(type(seed) is int for one in found for seed in one.seeds)
     assert found[0].methods[0].plan.epochs == 1
     np.testing.assert_array_equal(found[0].trials[1].predicted, found[2].trials[1].predicted)
 
