@@ -2,10 +2,11 @@ import dataclasses
 from types import SimpleNamespace
 
 import keras
+import keras_hub
 import numpy as np
 import pytest
 from bodies import dark_and_light, residual_body
-from readers import text_classifier
+from vocabularies import word_pieces
 
 import keras_transfer as kt
 from keras_transfer import state
@@ -28,7 +29,7 @@ from keras_transfer.training.calibration import FAR, Calibration, calibrate
 
 def _body(seed, **options):
     keras.utils.set_random_seed(seed)
-    return residual_body(**options)
+    return residual_body(**{"depth": 1} | options)
 
 
 def _seeing(splits):
@@ -40,6 +41,17 @@ def _blind(splits):
     body = _body(1)
     dull = keras.Model(body.input, keras.layers.Rescaling(0.0, offset=1.0)(body.output), name="dull")
     return kt.image_classifier(dull, splits.classes, preprocessing="tf")
+
+
+def text_classifier():
+    """A BERT of one layer with a head for bad and good."""
+    tokenizer = word_pieces()
+    body = keras_hub.models.BertBackbone(
+        tokenizer.vocabulary_size(), num_layers=1, num_heads=2, hidden_dim=16, intermediate_dim=16,
+        max_sequence_length=16,
+    )  # fmt: skip
+    reader = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=16)
+    return kt.text_classifier(body, ["bad", "good"], preprocessor=reader)
 
 
 @pytest.fixture(scope="module")
@@ -284,16 +296,23 @@ def test_a_trial_tries_what_is_recommended_as_far_as_the_minutes_allow(method, r
     assert (short.epochs, short.length) == (2, f"2 of {most}")
 
 
-def _of_another_domain():
+@pytest.fixture(scope="module")
+def another_domain():
     """A body with random statistics, and pictures that differ in little."""
     splits = dark_and_light(40, batch_size=8, validation=0.25)
     (candidate,) = candidates(splits, {"seeing": _seeing}, seed=0)
     return _frozen(candidate, splits), splits
 
 
-def test_in_another_domain_features_are_judged_as_fine_tuning_begins_with_them():
-    body, splits = _of_another_domain()
-    found = calibrated(body, splits, seconds=60.0, seed=0).evidence
+@pytest.fixture(scope="module")
+def asked(another_domain):
+    """The same body, when it is known how far its statistics are to be moved."""
+    body, splits = another_domain
+    return calibrated(body, splits, seconds=60.0, seed=0)
+
+
+def test_in_another_domain_features_are_judged_as_fine_tuning_begins_with_them(another_domain, asked):
+    (body, splits), found = another_domain, asked.evidence
     model = body.candidate.model()
     expected = calibrate(model, splits, seed=0)
     assert found.calibration == expected
@@ -330,16 +349,16 @@ def test_a_model_of_ones_own_has_its_statistics_back():
     assert all(map(np.array_equal, state.values(model), before))
 
 
-def test_what_would_take_too_long_to_ask_is_said_not_to_be_reached():
-    body, splits = _of_another_domain()
+def test_what_would_take_too_long_to_ask_is_said_not_to_be_reached(another_domain):
+    body, splits = another_domain
     study = _Study(Clock(1e-9), seed=0, verbose=False)
     assert study.calibrated([body], splits) == [body]
     assert study.not_reached == ["how far fine-tuning moves the statistics of seeing"]
 
 
-def test_asking_is_thought_to_take_what_it_took_to_build_and_judge_once_more_and_the_passes():
+def test_asking_is_thought_to_take_what_it_took_to_build_and_judge_once_more_and_the_passes(another_domain):
     """Asked are 30 examples: in one pass to see that it is another domain, then in eleven."""
-    body, splits = _of_another_domain()
+    body, splits = another_domain
     slow = dataclasses.replace(body, evidence=dataclasses.replace(body.evidence, seconds=200.0))
     assert calibrated(slow, splits, seconds=199.0, seed=0) is slow
     slow = dataclasses.replace(slow, pace=dataclasses.replace(body.pace, forward=10.0))
@@ -352,7 +371,7 @@ def test_asking_is_thought_to_take_what_it_took_to_build_and_judge_once_more_and
 
 def test_a_head_that_no_method_begins_with_is_refused_before_anything_is_computed():
     splits = dark_and_light(40, batch_size=8)
-    body = residual_body()
+    body = residual_body(depth=1)
     hidden = keras.layers.Dense(4, name="hidden")(keras.layers.GlobalAveragePooling2D()(body.output))
     model = keras.Model(body.input, keras.layers.Dense(2)(hidden))
     with pytest.raises(ValueError, match=r"mine cannot be advised on(.|\n)*kt.image_classifier"):
@@ -368,11 +387,9 @@ def test_a_transformer_has_no_statistics_to_ask_about():
     assert not study.not_reached
 
 
-def test_a_trial_begins_with_the_statistics_that_were_chosen(monkeypatch):
+def test_a_trial_begins_with_the_statistics_that_were_chosen(another_domain, asked, monkeypatch):
     """The share is known; the statistics are those of the examples that the trial learns from."""
-    body, splits = _of_another_domain()
-    body = calibrated(body, splits, seconds=60.0, seed=0)
-    begun = []
+    (_, splits), body, begun = another_domain, asked, []
 
     def one_epoch_of(model, data, plan, **options):
         begun.append((state.values_of(moving_statistics(model)), plan, data))
@@ -627,15 +644,13 @@ def test_the_pace_is_learnt_from_trials():
 @pytest.mark.parametrize(
     ("seconds", "epochs", "tried"), [(1000, 12, 2), (100, 8, 2), (66, 4, 2), (50, 8, 1), (20, 4, 1), (12, 0, 0)]
 )
-def test_what_is_in_question_fits_into_the_minutes(seconds, epochs, tried):
+def test_what_is_in_question_fits_into_the_minutes(seconds, epochs, tried, another_domain):
     study = _Study(Clock(seconds / 60 / TRIALS_SHARE + 0.001), seed=0, verbose=False)
-    splits = dark_and_light(40, batch_size=8, validation=0.25)
-    (candidate,) = candidates(splits, [_seeing], seed=0)
-    body = dataclasses.replace(_frozen(candidate, splits), pace=Pace(100, 0.01, {"staged_fine_tuning": 12}))
+    body = dataclasses.replace(another_domain[0], pace=Pace(100, 0.01, {"staged_fine_tuning": 12}))
     found, count = study._in_question([body, body])
     assert (len(found), count) == (tried, epochs)
     assert len(study.not_reached) == 2 - tried
-    assert all("4 epochs of _seeing" in said for said in study.not_reached)
+    assert all("4 epochs of seeing" in said for said in study.not_reached)
 
 
 @pytest.mark.parametrize(

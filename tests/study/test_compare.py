@@ -298,7 +298,9 @@ def test_every_method_is_tried_with_every_body_and_scratch_once_where_they_are_a
         ("head only, other", "other"),
         ("from scratch", ""),
     ]
-    bodies["other"] = lambda: kt.image_classifier(residual_body(width=4, depth=1), ("dark", "light"), preprocessing="tf")
+    bodies["other"] = lambda: kt.image_classifier(
+        residual_body(width=4, depth=1), ("dark", "light"), preprocessing="tf"
+    )
     models = {body: built() for body, built in bodies.items()}
     found = ways.ways(bodies, {"from scratch": kt.from_scratch}, models)
     assert [way.name for way in found] == ["from scratch, one", "from scratch, other"]
