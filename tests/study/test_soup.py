@@ -200,7 +200,7 @@ def test_a_language_model_is_judged_by_the_loss_of_a_token():
     body = keras_hub.models.GPT2Backbone(reader.tokenizer.vocabulary_size(), 1, 2, 8, 16, max_sequence_length=16)
     model = kt.causal_lm(body, preprocessor=reader)
     rows = ["the film", "a very good film, and it was a film that was not bad and was good"] * 8
-    texts = kt.data.texts(rows, label=False, batch_size=4, validation=0.5, buckets=(16,))
+    texts = kt.data.texts(rows, label=False, batch_size=4, validation=0.5, buckets=(8, 16))
     soup = kt.model_soup(model, texts, kt.Plan([kt.Stage("all", 1)]), seeds=2, verbose=False)
     assert soup.together.loss == pytest.approx(np.log(soup.report.perplexity), rel=1e-5)
     last = soup.runs[1].history[-1]
