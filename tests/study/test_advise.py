@@ -308,7 +308,7 @@ def another_domain():
 def asked(another_domain):
     """The same body, when it is known how far its statistics are to be moved."""
     body, splits = another_domain
-    return calibrated(body, splits, seconds=60.0, seed=0)
+    return calibrated(body, splits, seconds=600.0, seed=0)
 
 
 def test_in_another_domain_features_are_judged_as_fine_tuning_begins_with_them(another_domain, asked):
@@ -333,7 +333,7 @@ def test_in_its_own_domain_a_body_is_as_it_is():
     re_estimate(model, splits)
     (candidate,) = candidates(splits, {"mine": model}, seed=0)
     body = _frozen(candidate, splits)
-    found = calibrated(body, splits, seconds=60.0, seed=0).evidence
+    found = calibrated(body, splits, seconds=600.0, seed=0).evidence
     assert found.calibration.distance < FAR
     assert not found.beginning_is_unknown
     assert found.calibrated is None
@@ -345,7 +345,7 @@ def test_a_model_of_ones_own_has_its_statistics_back():
     model = _seeing(splits)
     before = state.values(model)
     (candidate,) = candidates(splits, {"mine": model}, seed=0)
-    assert calibrated(_frozen(candidate, splits), splits, seconds=60.0, seed=0).evidence.calibrated
+    assert calibrated(_frozen(candidate, splits), splits, seconds=600.0, seed=0).evidence.calibrated
     assert all(map(np.array_equal, state.values(model), before))
 
 
