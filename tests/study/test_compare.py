@@ -369,7 +369,7 @@ def test_without_a_source_head_a_probe_is_fitted_before_and_after(splits):
 
 def test_the_probe_on_a_source_of_texts_is_that_of_its_features():
     rows = ["it was a very good film", "bad", "not the film", "fine"] * 8
-    texts = kt.data.texts((rows, ["good", "bad", "bad", "good"] * 8), batch_size=4, validation=0.25)
+    texts = kt.data.texts((rows, ["good", "bad", "bad", "good"] * 8), batch_size=4, validation=0.25, buckets=(4, 8))
     source, model = kt.Source(texts), text_classifier()
     train, held_out = (kt.embed(model, texts, split=name) for name in ("train", "validation"))
     said = predictions(train, texts.train.labels, held_out, classes=2, seed=0).argmax(axis=1)
