@@ -1,8 +1,10 @@
 import csv
+import functools
 import json
 import re
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -30,20 +32,20 @@ def _by_layer(model, prefix):
     }
 
 
-@pytest.mark.parametrize(
-    ("given", "same_as"),
-    [("light", "strong"), ("none", "none"), ("strong", "strong"), (kt.data.Augmentation(brightness=0.1),) * 2],
-    ids=["light", "none", "strong", "of one's own"],
-)
-def test_a_stage_that_augments_more_strongly_makes_strong_of_light_and_nothing_else(given, same_as):
-    found = []
-    for augment, data in (("stronger", given), ("as given", same_as)):
+def test_a_stage_that_augments_more_strongly_makes_strong_of_light_and_nothing_else():
+    @functools.cache
+    def trained(augment, of_the_data):
         keras.utils.set_random_seed(0)
-        model = classifier()
-        kt.fit(model, dark_and_light(augment=data), kt.Plan([kt.Stage("all", 1, augment=augment)]), verbose=False)
-        found.append(state.values(model))
-    for one, other in zip(*found, strict=True):
-        np.testing.assert_array_equal(one, other)
+        model = kt.image_classifier(residual_body(depth=1), ("dark", "light"), preprocessing="tf")
+        data = dark_and_light(16, augment=of_the_data, validation=0)
+        kt.fit(model, data, kt.Plan([kt.Stage("all", 1, augment=augment)]), verbose=False)
+        return state.values(model)
+
+    own = kt.data.Augmentation(brightness=0.1)
+    for given, same_as in (("light", "strong"), ("none", "none"), ("strong", "strong"), (own, own)):
+        pairs = zip(trained("stronger", given), trained("as given", same_as), strict=True)
+        assert all(np.array_equal(one, other) for one, other in pairs), given
+    assert not np.array_equal(trained("as given", "strong")[0], trained("as given", "none")[0])
 
 
 def test_a_stage_goes_on_until_it_has_its_least_steps():
@@ -130,16 +132,32 @@ def test_dropout_below_the_first_awake_block_does_not_fire_and_above_it_does():
     assert np.abs(np.asarray(model(x, training=True)) - np.asarray(model(x, training=False))).max() > 1e-4
 
 
-def test_one_seed_gives_the_same_weights_twice_and_another_seed_others():
-    ends = []
-    for seed in (1, 1, 2):
-        keras.utils.set_random_seed(0)
-        model = classifier()
-        _fit(model, kt.staged_fine_tuning(model, epochs=(1, 2)), seed=seed)
-        ends.append(state.values(model))
-    for first, again in zip(ends[0], ends[1], strict=True):
-        np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(ends[0][0], ends[2][0])
+def _staged(seed, **options):
+    keras.utils.set_random_seed(0)
+    model = classifier()
+    return _fit(model, kt.staged_fine_tuning(model, epochs=(1, 2)), seed=seed, **options), model
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory):
+    """A run of two stages in a workdir, which several tests look at."""
+
+    class Watch(keras.callbacks.Callback):
+        epochs = ()
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epochs = (*self.epochs, epoch)
+
+    workdir, watch = tmp_path_factory.mktemp("staged") / "run", Watch()
+    run, model = _staged(seed=1, workdir=workdir, callbacks=[watch])
+    return types.SimpleNamespace(run=run, model=model, workdir=workdir, epochs=watch.epochs, ends=state.values(model))
+
+
+def test_one_seed_gives_the_same_weights_twice_and_another_seed_others(staged):
+    again, others = (state.values(_staged(seed)[1]) for seed in (1, 2))
+    for first, second in zip(staged.ends, again, strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(staged.ends[0], others[0])
 
 
 def test_lower_blocks_move_less_under_layer_decay():
@@ -149,23 +167,9 @@ def test_lower_blocks_move_less_under_layer_decay():
     assert moved["block3"] > 5 * moved["block2"] > 25 * moved["block1"]
 
 
-def test_a_stage_sees_the_epochs_that_come_after_those_of_the_stage_before():
-    seen = []
-
-    class Watch(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            seen.append(epoch)
-
-    model = classifier()
-    run = _fit(model, kt.staged_fine_tuning(model, epochs=(2, 3)), callbacks=[Watch()])
-    assert seen == [0, 1, 2, 3, 4]
-    assert [(row["stage"], row["epoch"]) for row in run.history] == [
-        ("head", 1),
-        ("head", 2),
-        ("all", 3),
-        ("all", 4),
-        ("all", 5),
-    ]
+def test_a_stage_sees_the_epochs_that_come_after_those_of_the_stage_before(staged):
+    assert staged.epochs == (0, 1, 2)
+    assert [(row["stage"], row["epoch"]) for row in staged.run.history] == [("head", 1), ("all", 2), ("all", 3)]
 
 
 def test_the_rate_climbs_and_falls_as_the_stage_says():
@@ -266,27 +270,19 @@ def test_early_stopping_goes_back_to_the_best_weights():
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_balanced_class_weights_are_those_written_out():
+def test_class_weights_change_what_is_learned_and_balanced_ones_are_those_written_out():
     splits = dark_and_light(validation=0.2)
     counts = splits.train.counts
     explicit = {name: len(splits.train) / (2 * count) for name, count in counts.items()}
     ends = []
-    for weights in ("balanced", explicit):
+    for weights in ("balanced", explicit, {"dark": 10.0, "light": 0.1}):
         keras.utils.set_random_seed(0)
         model = classifier()
         kt.fit(model, splits, kt.feature_extraction(model, epochs=1), class_weight=weights, verbose=False)
-        ends.append(model.get_layer("head").get_weights()[0])
-    np.testing.assert_array_equal(*ends)
-
-
-def test_class_weights_change_what_is_learned():
-    ends = []
-    for weights in (None, {"dark": 10.0, "light": 0.1}):
-        keras.utils.set_random_seed(0)
-        model = classifier()
-        _fit(model, kt.feature_extraction(model, epochs=1), class_weight=weights)
-        ends.append(model.get_layer("head").bias.numpy())
-    assert not np.allclose(*ends)
+        ends.append(model.get_layer("head").get_weights())
+    balanced, same, others = ends
+    np.testing.assert_array_equal(balanced[0], same[0])
+    assert not np.allclose(balanced[1], others[1])
 
 
 def test_half_precision_trains_and_leaves_the_model_as_it_was():
@@ -311,40 +307,36 @@ def test_float16_trains_with_a_scaled_loss():
     assert np.isfinite(run.history[-1]["loss"])
 
 
-def test_the_workdir_holds_what_happened(tmp_path):
-    model = classifier()
-    run = _fit(model, kt.staged_fine_tuning(model, epochs=(1, 1)), workdir=tmp_path / "run")
-    rows = list(csv.DictReader((tmp_path / "run" / "history.csv").open()))
-    assert [row["stage"] for row in rows] == ["head", "all"]
+def test_the_workdir_holds_what_happened(staged):
+    run, folder = staged.run, staged.workdir
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    assert [row["stage"] for row in rows] == ["head", "all", "all"]
     assert float(rows[0]["loss"]) == run.history[0]["loss"]
-    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    facts = json.loads((folder / "run.json").read_text())
     assert kt.Plan.from_dict(facts["plan"]) == run.plan
     assert facts["data"] == dark_and_light().fingerprint
-    assert len(json.loads((tmp_path / "run" / "audit.json").read_text())) == 2
-    assert list((tmp_path / "run" / "tensorboard").rglob("events*"))
-    loaded = keras.saving.load_model(tmp_path / "run" / "model.keras")
-    np.testing.assert_allclose(loaded(pictures()), model(pictures()), rtol=1e-6)
-    assert not list((tmp_path / "run").glob(".*"))
+    assert len(json.loads((folder / "audit.json").read_text())) == 2
+    assert list((folder / "tensorboard").rglob("events*"))
+    loaded = keras.saving.load_model(folder / "model.keras")
+    np.testing.assert_allclose(loaded(pictures()), staged.model(pictures()), rtol=1e-6)
+    assert not list(folder.glob(".*"))
 
 
-def test_what_was_trained_loads_without_this_package(tmp_path):
-    model = classifier(("dark", "light"))
-    _fit(model, kt.staged_fine_tuning(model, epochs=(1, 1)))
-    model.save(tmp_path / "model.keras")
+def test_what_was_trained_loads_without_this_package(staged, tmp_path):
     np.save(tmp_path / "pictures.npy", pictures())
+    staged.model.save(tmp_path / "model.keras")
     code = (
         "import sys, keras, numpy; sys.modules['keras_transfer'] = None;"
         f"model = keras.saving.load_model({str(tmp_path / 'model.keras')!r});"
         f"numpy.save({str(tmp_path / 'logits.npy')!r}, model.predict(numpy.load({str(tmp_path / 'pictures.npy')!r})))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), model.predict(pictures(), verbose=0), rtol=1e-5)
+    logits = staged.model.predict(pictures(), verbose=0)
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), logits, rtol=1e-5)
 
 
-def test_the_pictures_of_a_run_are_drawn(tmp_path):
-    model = classifier()
-    run = _fit(model, kt.staged_fine_tuning(model, epochs=(1, 1)))
-    paths = run.plot(tmp_path)
+def test_the_pictures_of_a_run_are_drawn(staged, tmp_path):
+    paths = staged.run.plot(tmp_path)
     assert [path.name for path in paths] == ["learning_curves.png", "confusion.png", "most_wrong.png"]
     assert all(path.stat().st_size > 5000 for path in paths)
 
