@@ -33,7 +33,7 @@ def _classifier():
     tokenizer = word_pieces(words=NEW_WORDS)
     body = keras_hub.models.BertBackbone(
         tokenizer.vocabulary_size(),
-        num_layers=2,
+        num_layers=1,
         num_heads=2,
         hidden_dim=16,
         intermediate_dim=32,
@@ -48,7 +48,7 @@ def _language_model():
     tokenizer = byte_pairs()
     body = keras_hub.models.GPT2Backbone(
         tokenizer.vocabulary_size(),
-        num_layers=2,
+        num_layers=1,
         num_heads=2,
         hidden_dim=16,
         intermediate_dim=32,
@@ -82,19 +82,23 @@ def _base(model):
     }
 
 
-@both_backends
-def test_probabilities_come_in_the_order_of_the_split_although_rows_are_read_by_length():
+@pytest.fixture(scope="module")
+def head_alone():
+    """A classifier whose head was trained, its run, and what it was trained on."""
     reviews, model = _reviews(), _classifier()
-    run = kt.fit(model, reviews, kt.feature_extraction(model, epochs=1), verbose=False)
+    return kt.fit(model, reviews, kt.feature_extraction(model, epochs=1), verbose=False), model, reviews
+
+
+@both_backends
+def test_probabilities_come_in_the_order_of_the_split_although_rows_are_read_by_length(head_alone):
+    run, model, reviews = head_alone
     split = reviews.validation
     one_by_one = np.concatenate([kt.predict(model, text) for text in reviews.peek(split, range(len(split)))])
     np.testing.assert_allclose(run.probabilities, one_by_one, atol=1e-5)
 
 
-def test_the_texts_that_it_is_most_wrong_on_are_written_down(tmp_path):
-    reviews, model = _reviews(), _classifier()
-    run = kt.fit(model, reviews, kt.feature_extraction(model, epochs=1), verbose=False)
-    paths = run.plot(tmp_path)
+def test_the_texts_that_it_is_most_wrong_on_are_written_down(head_alone, tmp_path):
+    paths = head_alone[0].plot(tmp_path)
     assert [path.name for path in paths] == ["learning_curves.png", "confusion.png", "most_wrong.txt"]
 
 
