@@ -139,21 +139,15 @@ def test_nothing_moves_where_nothing_can_be_asked():
 def test_the_head_that_is_fitted_afterwards_reads_the_features_that_there_are_then():
     model = far_away()
     said_before = kt.embed(model, pixels(8))
-    run = kt.fit(model, splits(), Plan([CALIBRATED]), seed=0, verbose=False)
-    found = run.audits[0].calibration
+    audit = kt.fit(model, splits(), Plan([CALIBRATED]), seed=0, verbose=False).audits[0]
+    found = audit.calibration
     assert found.share > 0
     assert not np.allclose(said_before, kt.embed(model, pixels(8)))
     assert kt.evaluate(model, splits(), "train").accuracy == 1
-    assert f"another domain: they were moved {found.share:.2f} of the way" in str(run.audits[0])
-
-
-def test_what_moved_in_training_is_counted_from_the_calibrated_statistics():
-    run = kt.fit(far_away(), splits(), Plan([CALIBRATED]), seed=0, verbose=False)
-    assert all(moved.statistics in (None, 0) for moved in run.audits[0].moved)
-
-
-def test_an_audit_that_is_written_and_read_is_the_same():
-    audit = kt.fit(far_away(), splits(), Plan([CALIBRATED]), seed=0, verbose=False).audits[0]
+    assert f"another domain: they were moved {found.share:.2f} of the way" in str(audit)
+    # What moved in training is counted from the calibrated statistics.
+    assert all(moved.statistics in (None, 0) for moved in audit.moved)
+    # Written and read, it is the same.
     assert type(audit).from_dict(json.loads(json.dumps(dataclasses.asdict(audit)))) == audit
 
 

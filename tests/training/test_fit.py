@@ -24,6 +24,14 @@ def _fit(model, plan, **options):
     return kt.fit(model, dark_and_light(), plan, verbose=False, **options)
 
 
+def _small():
+    """A classifier of one block, where it is no matter how many there are."""
+    model = kt.image_classifier(residual_body(depth=1), ("dark", "light"), preprocessing="tf")
+    head = model.get_layer("head")
+    head.kernel.assign(np.random.default_rng(2).normal(size=head.kernel.shape))
+    return model
+
+
 def _by_layer(model, prefix):
     return {
         identity.path: value
@@ -36,7 +44,7 @@ def test_a_stage_that_augments_more_strongly_makes_strong_of_light_and_nothing_e
     @functools.cache
     def trained(augment, of_the_data):
         keras.utils.set_random_seed(0)
-        model = kt.image_classifier(residual_body(depth=1), ("dark", "light"), preprocessing="tf")
+        model = _small()
         data = dark_and_light(16, augment=of_the_data, validation=0)
         kt.fit(model, data, kt.Plan([kt.Stage("all", 1, augment=augment)]), verbose=False)
         return state.values(model)
@@ -51,7 +59,7 @@ def test_a_stage_that_augments_more_strongly_makes_strong_of_light_and_nothing_e
 def test_a_stage_goes_on_until_it_has_its_least_steps():
     data = dark_and_light()
     steps = data.steps_per_epoch()
-    model = classifier()
+    model = _small()
     plan = kt.Plan([kt.Stage("head", 1), kt.Stage("all", 2, least_steps=3 * steps + 1)])
     run = kt.fit(model, data, plan, verbose=False)
     assert [row["stage"] for row in run.history] == ["head"] + ["all"] * 4
@@ -134,7 +142,7 @@ def test_dropout_below_the_first_awake_block_does_not_fire_and_above_it_does():
 
 def _staged(seed, **options):
     keras.utils.set_random_seed(0)
-    model = classifier()
+    model = _small()
     return _fit(model, kt.staged_fine_tuning(model, epochs=(1, 2)), seed=seed, **options), model
 
 
@@ -173,7 +181,7 @@ def test_a_stage_sees_the_epochs_that_come_after_those_of_the_stage_before(stage
 
 
 def test_the_rate_climbs_and_falls_as_the_stage_says():
-    model = classifier()
+    model = _small()
     run = _fit(model, kt.Plan([kt.Stage("head", 4, learning_rate=0.1, schedule="linear", warmup=0.5)]))
     rates = [row["learning_rate"] for row in run.history]
     np.testing.assert_allclose(rates, [0.05, 0.1, 0.05, 0.0], atol=1e-6)
@@ -182,7 +190,7 @@ def test_the_rate_climbs_and_falls_as_the_stage_says():
 def test_from_scratch_draws_every_weight_anew_by_the_seed():
     ends = []
     for _ in range(2):
-        model = classifier()  # other random weights each time
+        model = _small()  # other random weights each time
         _fit(model, kt.from_scratch(model, epochs=1), seed=5)
         ends.append(state.values(model))
     for first, again in zip(*ends, strict=True):
@@ -202,7 +210,7 @@ def test_statistics_keep_up_with_a_short_training_from_scratch():
 
 
 def test_training_learns():
-    model = classifier()
+    model = _small()
     run = _fit(model, kt.Plan([kt.Stage("head", 15, learning_rate=0.1)]))
     assert run.report.split == "validation"
     assert run.report.accuracy == 1.0
@@ -218,7 +226,7 @@ class _Meddler(keras.callbacks.Callback):
 
 
 def test_the_audit_catches_a_frozen_weight_that_moved():
-    model = classifier()
+    model = _small()
     with pytest.raises(kt.AuditError, match="stem_conv/kernel"):
         _fit(model, kt.feature_extraction(model, epochs=1), callbacks=[_Meddler()])
 
@@ -234,13 +242,13 @@ class _Undo(keras.callbacks.Callback):
 
 
 def test_the_audit_catches_a_block_that_did_not_move():
-    model = classifier()
+    model = _small()
     with pytest.raises(kt.AuditError, match="did not move"):
         _fit(model, kt.Plan([kt.Stage("all", 1)]), callbacks=[_Undo()])
 
 
 def test_a_loss_that_is_no_number_stops_and_gives_the_last_good_weights_back():
-    model = classifier()
+    model = _small()
     before = state.values(model)
     plan = kt.Plan([kt.Stage("all", 2, "wild", learning_rate=1e30, optimizer="sgd", warmup=0.0, schedule="constant")])
     with pytest.raises(kt.NonFiniteLossError, match="stage 'wild'") as error:
@@ -277,7 +285,7 @@ def test_class_weights_change_what_is_learned_and_balanced_ones_are_those_writte
     ends = []
     for weights in ("balanced", explicit, {"dark": 10.0, "light": 0.1}):
         keras.utils.set_random_seed(0)
-        model = classifier()
+        model = _small()
         kt.fit(model, splits, kt.feature_extraction(model, epochs=1), class_weight=weights, verbose=False)
         ends.append(model.get_layer("head").get_weights())
     balanced, same, others = ends
@@ -286,7 +294,7 @@ def test_class_weights_change_what_is_learned_and_balanced_ones_are_those_writte
 
 
 def test_half_precision_trains_and_leaves_the_model_as_it_was():
-    model = classifier()
+    model = _small()
     policies = [layer.dtype_policy.name for layer in state.sublayers(model)]
     dtypes = []
 
@@ -302,7 +310,7 @@ def test_half_precision_trains_and_leaves_the_model_as_it_was():
 
 
 def test_float16_trains_with_a_scaled_loss():
-    model = classifier()
+    model = _small()
     run = _fit(model, kt.Plan([kt.Stage("all", 2)]), precision="mixed_float16")
     assert np.isfinite(run.history[-1]["loss"])
 
@@ -388,7 +396,7 @@ def test_a_plan_made_for_another_model_is_refused_before_anything_trains():
     ],
 )
 def test_a_misspelt_argument_is_refused(options, message):
-    model = classifier()
+    model = _small()
     with pytest.raises(ValueError, match=message):
         _fit(model, kt.feature_extraction(model, epochs=1), **options)
 
@@ -399,7 +407,7 @@ def test_stopping_early_needs_a_validation_split():
         name: (generator.integers(0, 255, (8, 16, 16, 3), "uint8"), ["dark", "light"] * 4) for name in ("train", "test")
     }
     splits = kt.data.images(halves, validation=0.0, batch_size=4)
-    model = classifier()
+    model = _small()
     with pytest.raises(ValueError, match="nothing to tell it when"):
         kt.fit(model, splits, kt.Plan([kt.Stage("head", 1, patience=1)]), verbose=False)
 
@@ -424,13 +432,13 @@ def test_a_head_that_takes_no_probe_is_refused_before_anything_trains():
     ids=["swapped", "one split", "one stage"],
 )
 def test_an_argument_of_another_kind_is_refused(arguments, message):
-    model = classifier()
+    model = _small()
     with pytest.raises(ValueError, match=message):
         kt.fit(*arguments(model, dark_and_light(), kt.feature_extraction(model)))
 
 
 def test_one_callback_without_a_list_is_refused():
-    model = classifier()
+    model = _small()
     with pytest.raises(ValueError, match=r"\[callback\]"):
         kt.fit(model, dark_and_light(), kt.feature_extraction(model), callbacks=keras.callbacks.TerminateOnNaN())
 
@@ -461,12 +469,12 @@ def test_what_is_wrong_with_a_line_is_said_before_the_workdir_is_anybodys(tmp_pa
     """The line that was mended is then no other run."""
     for wrong in ({"precision": "float16"}, {"seed": -1}, {"jit_compile": "yes"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            _fit(classifier(), kt.Plan([kt.Stage("head", 1)]), workdir=tmp_path / "run", **wrong)
+            _fit(_small(), kt.Plan([kt.Stage("head", 1)]), workdir=tmp_path / "run", **wrong)
         assert not (tmp_path / "run").exists()
 
 
 def test_a_stage_that_can_keep_nothing_goes_without_where_another_keeps_its_features(capsys):
-    model = classifier()
+    model = _small()
     plan = kt.Plan([kt.Stage("head", 2, start="probe"), kt.Stage("all", 1)])
     run = kt.fit(model, dark_and_light(), plan, cache="memory")
     assert [stage.epochs for stage in run.report.cost.stages] == [2, 1]
@@ -506,7 +514,7 @@ def test_what_moved_from_zero_is_said_so_and_written_as_json(tmp_path):
 
 def test_a_stage_of_one_step_learns_whatever_its_warm_up_is():
     data = dark_and_light(8, batch_size=8, validation=0)
-    model = classifier()
+    model = _small()
     kt.fit(model, data, kt.Plan([kt.Stage("head", 1, warmup=0.9)]), verbose=False)
 
 

@@ -28,7 +28,7 @@ def _moved(model, before):
     ]
 
 
-def test_only_factors_and_head_move_and_the_base_keeps_every_bit():
+def test_only_factors_and_head_move_and_merged_it_is_a_stock_model_with_the_same_answers():
     model = classifier()
     before = _values(model)
     run = _fit(model, kt.Stage("head", 2, adapters=kt.LoRA(rank=2, targets="block[23]_conv")))
@@ -37,26 +37,24 @@ def test_only_factors_and_head_move_and_the_base_keeps_every_bit():
         "lora_a_default", "lora_b_default", "kernel", "bias",
     }  # fmt: skip
     assert {row.block for row in run.audits[0].moved if row.weights} == {"block2", "block3", "head"}
+    with_adapter = kt.predict(model, pictures())
+    kt.merge_adapter(model)
+    np.testing.assert_allclose(kt.predict(model, pictures()), with_adapter, atol=1e-6)
+    assert {type(layer).__module__.split(".")[0] for layer in state.sublayers(model)} == {"keras"}
 
 
-def test_blocks_below_the_lowest_adapter_run_as_at_inference_and_those_above_do_not():
+def test_a_second_stage_goes_on_with_the_same_adapter_and_blocks_below_the_lowest_run_as_at_inference():
     model = classifier()
-    _fit(model, kt.Stage("head", 1, adapters=kt.LoRA(targets="block2_conv")))
+    stages = [
+        kt.Stage("head", 1, name=name, adapters=kt.LoRA(rank=2, targets="block2_conv")) for name in ("1st", "2nd")
+    ]
+    assert len(_fit(model, *stages).audits) == 2
+    assert sum("lora_a" in variable.path for variable in model.trainable_variables) == 1
     dropouts = {layer.name: layer for layer in state.sublayers(model) if isinstance(layer, keras.layers.Dropout)}
     ones = np.ones((1, 1000), "float32")
     dropped = {name: bool(np.any(np.asarray(layer(ones, training=True)) == 0)) for name, layer in dropouts.items()}
     assert dropped["block1_drop"] is False
     assert dropped["block2_drop"] is True
-
-
-def test_a_second_stage_goes_on_with_the_same_adapter():
-    model = classifier()
-    spec = kt.LoRA(rank=2, targets="block3_conv")
-    run = _fit(
-        model, kt.Stage("head", 1, name="first", adapters=spec), kt.Stage("head", 1, name="second", adapters=spec)
-    )
-    assert len(run.audits) == 2
-    assert sum("lora_a" in variable.path for variable in model.trainable_variables) == 1
 
 
 def test_another_adapter_of_the_same_name_is_refused_before_anything_trains():
@@ -86,32 +84,18 @@ def test_a_stage_without_adapters_is_refused_on_a_model_that_carries_some():
         _fit(model, kt.Stage("head", 1))
 
 
-def test_merged_after_training_it_is_a_stock_model_with_the_same_answers():
-    model = classifier()
-    _fit(model, kt.Stage("head", 2, adapters=kt.LoRA(rank=2, targets="block[23]_conv")))
-    with_adapter = kt.predict(model, pictures())
-    kt.merge_adapter(model)
-    np.testing.assert_allclose(kt.predict(model, pictures()), with_adapter, atol=1e-6)
-    assert {type(layer).__module__.split(".")[0] for layer in state.sublayers(model)} == {"keras"}
-
-
-def test_what_was_trained_is_what_a_fresh_base_loads(tmp_path):
-    model, fresh = classifier(), classifier()
-    fresh.set_weights(model.get_weights())
-    _fit(model, kt.Stage("head", 2, adapters=kt.LoRA(rank=2, targets="block[23]_conv", biases="adapted")))
-    kt.save_adapter(model, tmp_path)
-    kt.load_adapter(fresh, tmp_path)
-    np.testing.assert_array_equal(kt.predict(fresh, pictures()), kt.predict(model, pictures()))
-
-
-def test_the_same_seed_draws_and_drops_the_same():
-    first, second = classifier(), classifier()
-    second.set_weights(first.get_weights())
-    stage = kt.Stage("head", 2, adapters=kt.LoRA(rank=2, targets="block3_conv", dropout=0.3))
+def test_the_same_seed_draws_and_drops_the_same_and_a_fresh_base_loads_what_was_trained(tmp_path):
+    first, second, fresh = classifier(), classifier(), classifier()
+    for model in (second, fresh):
+        model.set_weights(first.get_weights())
+    stage = kt.Stage("head", 2, adapters=kt.LoRA(rank=2, targets="block[23]_conv", dropout=0.3, biases="adapted"))
     for model in (first, second):
         _fit(model, stage, seed=3)
     for one, other in zip(state.values(first), state.values(second), strict=True):
         np.testing.assert_array_equal(one, other)
+    kt.save_adapter(first, tmp_path)
+    kt.load_adapter(fresh, tmp_path)
+    np.testing.assert_array_equal(kt.predict(fresh, pictures()), kt.predict(first, pictures()))
 
 
 def test_adapters_of_keras_own_are_adopted():

@@ -25,7 +25,7 @@ TIED = ["token_embedding", "feedforward_*_dense"]
 def _reviews(**options):
     texts = FINE * 4 + DULL * 4
     labels = ["good"] * len(FINE) * 4 + ["bad"] * len(DULL) * 4
-    return kt.data.texts((texts, labels), **{"batch_size": 4, "validation": 0.25, **options})
+    return kt.data.texts((texts, labels), **{"batch_size": 4, "validation": 0.25, "buckets": (6, 16), **options})
 
 
 def _classifier():
@@ -167,7 +167,7 @@ def test_perplexity_of_a_model_that_reads_and_writes_is_that_of_its_responses_by
 def test_a_model_that_reads_and_writes_learns_to_write_and_is_saved_with_its_tokenizer(tmp_path):
     keras.utils.set_random_seed(0)
     model = _reads_and_writes(dropout=0.0)
-    data = kt.data.prompts((FINE * 4, ["fine"] * 16), batch_size=4)
+    data = kt.data.prompts((FINE * 4, ["fine"] * 16), batch_size=4, buckets=(48,))
     before = kt.evaluate(model, data, "validation").perplexity
     run = kt.fit(model, data, kt.Plan([kt.Stage("all", 50, learning_rate=0.01)]), verbose=False, workdir=tmp_path)
     assert before > 30
@@ -180,7 +180,7 @@ def test_a_model_that_reads_and_writes_learns_to_write_and_is_saved_with_its_tok
 @both_backends
 def test_lora_on_a_model_that_reads_and_writes_moves_its_adapter_alone():
     model = _reads_and_writes()
-    data = kt.data.prompts((FINE * 2, ["fine"] * 8), batch_size=4)
+    data = kt.data.prompts((FINE * 2, ["fine"] * 8), batch_size=4, buckets=(48,))
     before = {identity.path: value for identity, value in zip(*_weights(model), strict=True)}
     run = kt.fit(model, data, kt.lora(model, rank=2, epochs=1), verbose=False)
     after = {identity.path: value for identity, value in zip(*_weights(model), strict=True)}

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from bodies import classifier, dark_and_light, residual_body
+from bodies import dark_and_light, residual_body
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -13,6 +13,10 @@ from keras_transfer.plans.plan import PROBES
 from keras_transfer.study import folds
 from keras_transfer.training import linear_probe
 from keras_transfer.training.linear_probe import STRENGTHS, start_from_probe
+
+
+def classifier(classes=("dark", "light")):
+    return kt.image_classifier(residual_body(depth=1), classes, preprocessing="tf")
 
 
 def _features(model, splits):
@@ -83,7 +87,7 @@ def test_the_scale_of_the_features_does_not_matter(start, scale):
     predictions = []
     for factor in (1.0, scale):
         keras.utils.set_random_seed(0)
-        body = residual_body()
+        body = residual_body(depth=1)
         larger = keras.Model(body.input, keras.layers.Rescaling(factor)(body.output), name="larger")
         model = kt.image_classifier(larger, splits.classes, preprocessing="tf")
         start_from_probe(model, splits, seed=0, start=start)
@@ -114,7 +118,7 @@ def test_a_stage_that_starts_from_the_probe_is_good_before_its_first_step(start)
 
 def test_a_head_that_is_not_linear_is_refused():
     pixels = keras.Input((16, 16, 3))
-    x = keras.layers.GlobalAveragePooling2D()(residual_body()(pixels))
+    x = keras.layers.GlobalAveragePooling2D()(residual_body(depth=1)(pixels))
     x = keras.layers.Dense(4, activation="relu", name="hidden")(x)
     model = keras.Model(pixels, keras.layers.Dense(2, name="out")(x))
     with pytest.raises(ValueError, match="the head is not linear"):
