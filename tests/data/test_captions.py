@@ -24,7 +24,8 @@ def pictures(count=6):
 
 
 def model(length=24):
-    body = families.blip2(vocabulary_size=byte_pairs().vocabulary_size(), max_sequence_length=length + 2)
+    words = byte_pairs().vocabulary_size()
+    body = families.blip2(vocabulary_size=words, max_sequence_length=length + 2, num_layers=1)
     converter = keras_hub.layers.BLIP2ImageConverter(image_size=(SIDE, SIDE))
     preprocessor = keras_hub.models.BLIP2CausalLMPreprocessor(
         byte_pairs(), image_converter=converter, sequence_length=length
@@ -40,7 +41,7 @@ def pali_gemma(length=24):
     preprocessor = keras_hub.models.PaliGemmaCausalLMPreprocessor(
         pieces, keras_hub.layers.PaliGemmaImageConverter(image_size=(SIDE, SIDE)), sequence_length=length
     )
-    body = families.pali_gemma(vocabulary_size=pieces.vocabulary_size())
+    body = families.pali_gemma(vocabulary_size=pieces.vocabulary_size(), num_layers=1, vit_num_layers=1)
     return kt.image_to_text(body, preprocessor=preprocessor)
 
 
@@ -52,7 +53,7 @@ def blip2_t5(length=16):
         encoder_sequence_length=length,
         decoder_sequence_length=length,
     )
-    body = families.blip2_t5(vocabulary_size=tokenizer.vocabulary_size())
+    body = families.blip2_t5(vocabulary_size=tokenizer.vocabulary_size(), num_layers=1)
     return kt.image_to_text(body, preprocessor=preprocessor)
 
 
@@ -147,7 +148,7 @@ def test_as_many_captions_as_pictures():
 def test_lora_on_a_model_that_sees_learns_to_caption_and_leaves_its_base_alone(family):
     keras.utils.set_random_seed(0)
     writer = family()
-    splits = data.captions((pictures(), CAPTIONS), batch_size=3, validation=0)
+    splits = data.captions((pictures(), CAPTIONS), batch_size=6, validation=0)
     before = {i.path: v for i, v in zip(state.identities(writer), state.values(writer), strict=True)}
     run = kt.fit(
         writer, splits, kt.lora(writer, rank=2, targets="all-linear", epochs=6, learning_rate=0.03), verbose=False
