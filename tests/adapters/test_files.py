@@ -19,9 +19,18 @@ from keras_transfer.adapters.files import load_adapter, read_adapter, save_adapt
 from keras_transfer.adapters.switch import remove_adapter, set_adapter
 
 
-def _trained(**fields):
+def _adapted(**fields):
+    """Every weight that trains is moved by chance, which takes less time than training it."""
     model = small.transformer()
     add_lora(model, rank=2, **({"train": [model.get_layer("head")], "targets": ["query", "wide"]} | fields))
+    generator = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(variable + 0.3 * generator.normal(size=variable.shape))
+    return model
+
+
+def _trained(**fields):
+    model = _adapted(**fields)
     small.train(small.compiled(model, rate=0.05, eagerly=True))
     return model
 
@@ -48,7 +57,7 @@ def _error(model, folder, **options):
     ids=str,
 )
 def test_an_adapter_comes_back_onto_a_fresh_base(fields, tmp_path):
-    model = _trained(**fields)
+    model = _adapted(**fields)
     save_adapter(model, tmp_path)
     fresh = small.transformer()
     table = load_adapter(fresh, tmp_path)
@@ -73,7 +82,7 @@ def test_training_goes_on_where_it_stopped(tmp_path):
 
 
 def test_the_folder_says_what_it_is(tmp_path):
-    model = _trained(alpha=16, scaling="rslora")
+    model = _adapted(alpha=16, scaling="rslora")
     save_adapter(model, tmp_path, card={"classes": ["bad", "fair", "good"], "tokenizer": {"lowercase": True}})
     found = read_adapter(tmp_path)
     assert found["card"] == {"classes": ["bad", "fair", "good"], "tokenizer": {"lowercase": True}}
@@ -93,7 +102,7 @@ def test_the_folder_says_what_it_is(tmp_path):
 def test_several_adapters_from_several_folders(tmp_path):
     answers = {}
     for name, targets in (("first", "query"), ("second", "all-linear")):
-        model = _trained(name=name, targets=targets)
+        model = _adapted(name=name, targets=targets)
         answers[name] = small.outputs(model)
         save_adapter(model, tmp_path / name)
     fresh = small.transformer()
@@ -106,7 +115,7 @@ def test_several_adapters_from_several_folders(tmp_path):
 
 
 def test_one_that_does_not_count_can_be_saved(tmp_path):
-    model = _trained(name="first")
+    model = _adapted(name="first")
     answers = small.outputs(model)
     add_lora(model, name="second", targets="narrow")
     save_adapter(model, tmp_path, name="first")
@@ -118,7 +127,7 @@ def test_one_that_does_not_count_can_be_saved(tmp_path):
 
 @pytest.mark.both_backends
 def test_the_base_under_other_adapters_is_the_same_base(tmp_path):
-    model = _trained()
+    model = _adapted()
     save_adapter(model, tmp_path)
     other = small.transformer()
     add_lora(other, name="other", targets="all-linear", biases="all", train=[other.get_layer("head")])
@@ -128,7 +137,7 @@ def test_the_base_under_other_adapters_is_the_same_base(tmp_path):
 
 
 def test_other_base_weights_are_named_as_the_cause(tmp_path):
-    save_adapter(_trained(), tmp_path)
+    save_adapter(_adapted(), tmp_path)
     other = small.transformer()
     kernel = other.get_layer("narrow").kernel
     kernel.assign(kernel * (1 + 1e-7 * (np.arange(8) == 3)))
@@ -137,7 +146,7 @@ def test_other_base_weights_are_named_as_the_cause(tmp_path):
 
 
 def test_another_configuration_is_named_with_its_place(tmp_path):
-    save_adapter(_trained(), tmp_path)
+    save_adapter(_adapted(), tmp_path)
     message = _error(small.transformer(dropout=0.5), tmp_path)
     assert "The adapter was trained on a base of another configuration." in message
     assert "given:     0.5 at config.layers.2.config.dropout\n  expected:  0.0" in message
@@ -152,21 +161,21 @@ def _other_width():
 
 
 def test_another_shape_is_named(tmp_path):
-    save_adapter(_trained(), tmp_path)
+    save_adapter(_adapted(), tmp_path)
     message = _error(_other_width(), tmp_path)
     assert "factors for attention/query have another shape than the layer" in message
     assert "given:     factors for a EinsumDense kernel (8, 2, 4)\n  expected:  EinsumDense (8, 2, 3)" in message
 
 
 def test_a_missing_layer_is_named(tmp_path):
-    save_adapter(_trained(targets="narrow"), tmp_path)
+    save_adapter(_adapted(targets="narrow"), tmp_path)
     message = _error(_other_width(), tmp_path)
     assert "factors for a layer that other does not have" in message
     assert "narrow, a Dense with a kernel (16, 8)" in message
 
 
 def test_a_head_for_other_classes_is_named(tmp_path):
-    save_adapter(_trained(), tmp_path)
+    save_adapter(_adapted(), tmp_path)
     model = small.transformer()
     pooled = model.get_layer("pool").output
     model = keras.Model(model.input, keras.layers.Dense(7, name="head")(pooled), name="seven")
@@ -215,7 +224,7 @@ def test_classes_that_are_only_counted_say_nothing(tmp_path):
 
 
 def test_files_that_are_not_whole(tmp_path):
-    model = _trained()
+    model = _adapted()
     save_adapter(model, tmp_path / "good")
     fresh = small.transformer()
     assert "nearest:   good" in _error(fresh, tmp_path / "god")
@@ -231,8 +240,8 @@ def test_files_that_are_not_whole(tmp_path):
 
 
 def test_another_answer_to_the_probe_is_an_error_and_nothing_is_left(tmp_path, monkeypatch):
-    save_adapter(_trained(name="first"), tmp_path / "first")
-    save_adapter(_trained(name="second", targets="all-linear", biases="all"), tmp_path / "second")
+    save_adapter(_adapted(name="first"), tmp_path / "first")
+    save_adapter(_adapted(name="second", targets="all-linear", biases="all"), tmp_path / "second")
     fresh = small.transformer()
     load_adapter(fresh, tmp_path / "first")
     stock = base_identity.answers
@@ -249,7 +258,7 @@ def test_another_answer_to_the_probe_is_an_error_and_nothing_is_left(tmp_path, m
 
 
 def test_names_and_choices(tmp_path):
-    model = _trained()
+    model = _adapted()
     save_adapter(model, tmp_path)
     assert "an adapter of that name already" in _error(model, tmp_path)
     assert "names no check" in _error(model, tmp_path, check="exactly")
@@ -293,7 +302,7 @@ def test_probes_are_made_up_for_other_families(family, tmp_path):
 
 
 def test_a_probe_can_be_given_and_has_to_be_where_none_can_be_made_up(tmp_path):
-    model = _trained()
+    model = _adapted()
     save_adapter(model, tmp_path / "own", probe=small.words(1))
     tensors = safetensors.numpy.load_file(tmp_path / "own" / "adapter.safetensors")
     np.testing.assert_array_equal(tensors["probe/input/0"], small.words(1))

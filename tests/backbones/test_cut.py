@@ -19,12 +19,19 @@ def _woken(model, top):
 
 
 def _in_parts(found, x, training=False):
-    beside = {name: x[name] for name in found.reads}
-    return found.above(found.below(x), beside, training)
+    return _the_rest(found, x, found.below(x), training)
 
 
-def _assert_same_in_parts(model, found, x):
-    whole, parts = keras.tree.flatten(model(x, training=False)), keras.tree.flatten(_in_parts(found, x))
+def _the_rest(found, x, below, training=False):
+    return found.above(below, {name: x[name] for name in found.reads}, training)
+
+
+def _whole(model, x):
+    return keras.tree.flatten(model(x, training=False))
+
+
+def _assert_same_in_parts(whole, found, x, below=None):
+    parts = keras.tree.flatten(_the_rest(found, x, found.below(x) if below is None else below))
     assert len(whole) == len(parts)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=1e-5, atol=1e-5)
@@ -44,17 +51,21 @@ def test_every_keras_hub_body_comes_to_the_same_in_two_parts(family):
     for variable in body.trainable_variables:
         variable.assign(generator.normal(0, 0.3, variable.shape))
     x = families.batch(body)
+    whole = _whole(body, x)
     for top in range(1, min(len(kt.blocks(body)), 4)):
         found = _woken(body, top)
-        _assert_same_in_parts(body, found, x)
-        assert found.comes_to_the_same(x, found.below(x))
+        below = found.below(x)
+        _assert_same_in_parts(whole, found, x, below)
+        assert found.comes_to_the_same(x, below)
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetV2B0", "NASNetMobile", "ResNet50", "DenseNet121"])
 def test_bodies_of_keras_applications_come_to_the_same_in_two_parts(name):
     model = kt.image_classifier(name, 3, weights=None, image_size=32)
+    x = pictures(2, 32)
+    whole = _whole(model, x)
     for top in (1, 3):
-        _assert_same_in_parts(model, _woken(model, top), pictures(2, 32))
+        _assert_same_in_parts(whole, _woken(model, top), x)
 
 
 @pytest.mark.both_backends
@@ -118,7 +129,7 @@ def test_a_layer_that_is_called_below_and_above_is_computed_in_both_places():
     x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
     found = deepest_cut(model)
     assert [layer.name for layer in found.layers] == ["shared"]
-    _assert_same_in_parts(model, found, x)
+    _assert_same_in_parts(_whole(model, x), found, x)
 
 
 def test_a_layer_with_an_adapter_that_trains_is_above_the_cut():
