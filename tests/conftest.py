@@ -9,6 +9,8 @@ import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Threads of scikit-learn that wait for each other on cores that are busy take minutes for what takes a second.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
