@@ -17,7 +17,7 @@ from keras_transfer.plans.fates import fates
 from keras_transfer.training import compilation
 from keras_transfer.training.linear_probe import linear_head
 
-pytestmark = pytest.mark.both_backends
+both_backends = pytest.mark.both_backends
 
 
 def _fit(model, plan, **options):
@@ -67,6 +67,7 @@ def test_a_stage_goes_on_until_it_has_its_least_steps():
     assert [stage.steps for stage in run.report.cost.stages] == [steps, 4 * steps]
 
 
+@both_backends
 def test_only_the_head_moves_in_feature_extraction():
     model = classifier()
     before = state.values(model)
@@ -80,6 +81,7 @@ def test_only_the_head_moves_in_feature_extraction():
     assert [row.weights > 0 for row in run.audits[0].moved] == [False] * (len(run.audits[0].moved) - 1) + [True]
 
 
+@both_backends
 def test_blocks_below_the_first_awake_one_keep_every_bit_statistics_too():
     model = classifier()
     before = _by_layer(model, ("stem", "block1", "block2"))
@@ -90,6 +92,7 @@ def test_blocks_below_the_first_awake_one_keep_every_bit_statistics_too():
         np.testing.assert_array_equal(value, after[path], err_msg=path)
 
 
+@both_backends
 def test_adapting_batch_norms_follow_the_data_in_awake_blocks_alone():
     model = classifier()
     run = _fit(model, kt.Plan([kt.Stage(["block3"], 1, batch_norm="adapt")]))
@@ -98,6 +101,7 @@ def test_adapting_batch_norms_follow_the_data_in_awake_blocks_alone():
     assert statistics["block1"] == statistics["block2"] == 0
 
 
+@both_backends
 def test_frozen_batch_norms_keep_their_statistics_in_awake_blocks():
     model = classifier()
     run = _fit(model, kt.Plan([kt.Stage("all", 1)]))
@@ -105,6 +109,7 @@ def test_frozen_batch_norms_keep_their_statistics_in_awake_blocks():
     assert all(row.weights > 0 for row in run.audits[0].moved)
 
 
+@both_backends
 def test_scale_and_offset_of_batch_norms_train_where_statistics_do_not():
     model = classifier()
     before = {path: value for block in ("block1", "block3") for path, value in _by_layer(model, (block,)).items()}
@@ -117,6 +122,7 @@ def test_scale_and_offset_of_batch_norms_train_where_statistics_do_not():
     assert {row.statistics for row in run.audits[0].moved} == {0.0, None}
 
 
+@both_backends
 def test_a_step_is_no_longer_than_its_clipped_gradient():
     model = classifier()
     stage = kt.Stage("all", 1, optimizer="sgd", learning_rate=0.5, clip_norm=0.01, schedule="constant", warmup=0.0)
@@ -130,6 +136,7 @@ def test_a_step_is_no_longer_than_its_clipped_gradient():
     assert np.sqrt(np.sum(apart)) == pytest.approx(0.5 * 0.01, rel=1e-3)
 
 
+@both_backends
 def test_dropout_below_the_first_awake_block_does_not_fire_and_above_it_does():
     model = classifier(dropout=0.0)
     _fit(model, kt.Plan([kt.Stage(["block3"], 1)]))
@@ -161,6 +168,7 @@ def staged(tmp_path_factory):
     return types.SimpleNamespace(run=run, model=model, workdir=workdir, epochs=watch.epochs, ends=state.values(model))
 
 
+@both_backends
 def test_one_seed_gives_the_same_weights_twice_and_another_seed_others(staged):
     again, others = (state.values(_staged(seed)[1]) for seed in (1, 2))
     for first, second in zip(staged.ends, again, strict=True):
@@ -168,6 +176,7 @@ def test_one_seed_gives_the_same_weights_twice_and_another_seed_others(staged):
     assert not np.array_equal(staged.ends[0], others[0])
 
 
+@both_backends
 def test_lower_blocks_move_less_under_layer_decay():
     model = classifier()
     run = _fit(model, kt.Plan([kt.Stage("all", 2, layer_decay=0.1, optimizer="sgd", learning_rate=0.01)]))
@@ -175,11 +184,13 @@ def test_lower_blocks_move_less_under_layer_decay():
     assert moved["block3"] > 5 * moved["block2"] > 25 * moved["block1"]
 
 
+@both_backends
 def test_a_stage_sees_the_epochs_that_come_after_those_of_the_stage_before(staged):
     assert staged.epochs == (0, 1, 2)
     assert [(row["stage"], row["epoch"]) for row in staged.run.history] == [("head", 1), ("all", 2), ("all", 3)]
 
 
+@both_backends
 def test_the_rate_climbs_and_falls_as_the_stage_says():
     model = _small()
     run = _fit(model, kt.Plan([kt.Stage("head", 4, learning_rate=0.1, schedule="linear", warmup=0.5)]))
@@ -187,6 +198,7 @@ def test_the_rate_climbs_and_falls_as_the_stage_says():
     np.testing.assert_allclose(rates, [0.05, 0.1, 0.05, 0.0], atol=1e-6)
 
 
+@both_backends
 def test_from_scratch_draws_every_weight_anew_by_the_seed():
     ends = []
     for _ in range(2):
@@ -209,6 +221,7 @@ def test_statistics_keep_up_with_a_short_training_from_scratch():
     assert {norm.momentum for norm in norms} == {0.999}
 
 
+@both_backends
 def test_training_learns():
     model = _small()
     run = _fit(model, kt.Plan([kt.Stage("head", 15, learning_rate=0.1)]))
@@ -225,6 +238,7 @@ class _Meddler(keras.callbacks.Callback):
         kernel.assign(kernel + 1e-6)
 
 
+@both_backends
 def test_the_audit_catches_a_frozen_weight_that_moved():
     model = _small()
     with pytest.raises(kt.AuditError, match="stem_conv/kernel"):
@@ -241,12 +255,14 @@ class _Undo(keras.callbacks.Callback):
         self.model.get_layer("residual").get_layer("block1_conv").set_weights(self.before)
 
 
+@both_backends
 def test_the_audit_catches_a_block_that_did_not_move():
     model = _small()
     with pytest.raises(kt.AuditError, match="did not move"):
         _fit(model, kt.Plan([kt.Stage("all", 1)]), callbacks=[_Undo()])
 
 
+@both_backends
 def test_a_loss_that_is_no_number_stops_and_gives_the_last_good_weights_back():
     model = _small()
     before = state.values(model)
@@ -261,6 +277,7 @@ def test_a_loss_that_is_no_number_stops_and_gives_the_last_good_weights_back():
             np.testing.assert_array_equal(old, new, err_msg=identity.path)
 
 
+@both_backends
 def test_early_stopping_goes_back_to_the_best_weights():
     kept = {}
 
@@ -278,6 +295,7 @@ def test_early_stopping_goes_back_to_the_best_weights():
         np.testing.assert_array_equal(ours, theirs)
 
 
+@both_backends
 def test_class_weights_change_what_is_learned_and_balanced_ones_are_those_written_out():
     splits = dark_and_light(validation=0.2)
     counts = splits.train.counts
@@ -293,6 +311,7 @@ def test_class_weights_change_what_is_learned_and_balanced_ones_are_those_writte
     assert not np.allclose(balanced[1], others[1])
 
 
+@both_backends
 def test_half_precision_trains_and_leaves_the_model_as_it_was():
     model = _small()
     policies = [layer.dtype_policy.name for layer in state.sublayers(model)]
@@ -309,6 +328,7 @@ def test_half_precision_trains_and_leaves_the_model_as_it_was():
     assert all(row.weights > 0 for row in run.audits[0].moved)
 
 
+@both_backends
 def test_float16_trains_with_a_scaled_loss():
     model = _small()
     run = _fit(model, kt.Plan([kt.Stage("all", 2)]), precision="mixed_float16")
@@ -330,6 +350,7 @@ def test_the_workdir_holds_what_happened(staged):
     assert not list(folder.glob(".*"))
 
 
+@both_backends
 def test_what_was_trained_loads_without_this_package(staged, tmp_path):
     np.save(tmp_path / "pictures.npy", pictures())
     staged.model.save(tmp_path / "model.keras")
@@ -349,6 +370,7 @@ def test_the_pictures_of_a_run_are_drawn(staged, tmp_path):
     assert all(path.stat().st_size > 5000 for path in paths)
 
 
+@both_backends
 def test_a_model_that_gives_probabilities_is_trained_and_left_with_a_loss_that_knows_it():
     pixels = keras.Input((16, 16, 3))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, name="low")(pixels))
