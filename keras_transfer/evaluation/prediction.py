@@ -76,11 +76,12 @@ def outputs_of_split(
 
 
 def _outputs(model: keras.Model, batches: Any, count: int) -> np.ndarray:
-    """Of so many examples. Batches of one size are compiled for once, which takes longer than to read a few more."""
+    """Of so many examples. Batches of one kind and size are compiled for once, which takes longer than to read more."""
     from keras_transfer.data import pipeline
 
+    alone = batches.map(lambda *batch: batch[0])  # with labels or without, x is asked about
     with hub.taking_packed_inputs(model):
-        return model.predict(pipeline.filled_up(batches), verbose=0)[:count]
+        return model.predict(pipeline.filled_up(alone), verbose=0)[:count]
 
 
 def _reads_text(model: keras.Model) -> bool:

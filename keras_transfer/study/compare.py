@@ -96,7 +96,7 @@ def compare(
     >>> import keras_transfer as kt
     >>> digits = kt.data.digits(classes=[0, 1], per_class=10, test=0.1, batch_size=8)
     >>> comparison = kt.compare(
-    ...     lambda: kt.image_classifier("MobileNetV2", digits.classes, weights=None, image_size=32, alpha=0.35),
+    ...     lambda: kt.image_classifier("MobileNet", digits.classes, weights=None, image_size=32, alpha=0.25),
     ...     digits,
     ...     {"head": kt.feature_extraction},
     ...     seeds=1,
@@ -104,7 +104,7 @@ def compare(
     ...     verbose=False,
     ... )
     >>> [(trial.method, trial.seed) for trial in comparison.trials], comparison.rows[0].trainable_parameters
-    ([('head', 0)], 2562)
+    ([('head', 0)], 514)
     """
     chosen = arguments.checked_seeds(seeds)
     arguments.check(build, splits, plans, epochs=epochs, minutes=minutes, source=source, fit_options=fit_options)

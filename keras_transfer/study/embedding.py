@@ -49,9 +49,9 @@ def embed(model: keras.Model, data: Any, *, split: str = "train", cache: Cache =
 
     >>> import keras_transfer as kt
     >>> digits = kt.data.digits(classes=[0, 1], per_class=10, batch_size=8)
-    >>> model = kt.image_classifier("MobileNetV2", digits.classes, weights=None, image_size=32, alpha=0.35)
+    >>> model = kt.image_classifier("MobileNet", digits.classes, weights=None, image_size=32, alpha=0.25)
     >>> embed(model, digits, split="validation").shape, embed(model, [np.zeros((40, 60, 3), "uint8")]).shape
-    ((4, 1280), (1, 1280))
+    ((4, 256), (1, 256))
     """
     if isinstance(data, Splits):
         return features_of(model, data, _named(data, split), cache=cache)

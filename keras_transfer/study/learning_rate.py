@@ -167,7 +167,7 @@ def find_learning_rate(
 
     >>> import keras_transfer as kt
     >>> digits = kt.data.digits(classes=[0, 1], per_class=20)
-    >>> model = kt.image_classifier("MobileNetV2", digits.classes, weights=None, image_size=32, alpha=0.35)
+    >>> model = kt.image_classifier("MobileNet", digits.classes, weights=None, image_size=32, alpha=0.25)
     >>> stage = kt.Stage("head", epochs=3, optimizer="sgd")
     >>> found = find_learning_rate(model, digits, stage=stage, steps=12, verbose=False)
     >>> len(found.rates), found.rates[0] == 1e-7, found.stage

@@ -143,7 +143,7 @@ def model_soup(
 
     >>> import keras_transfer as kt
     >>> digits = kt.data.digits(classes=[0, 1], per_class=20, batch_size=8)
-    >>> model = kt.image_classifier("MobileNetV2", digits.classes, weights=None, image_size=32, alpha=0.35)
+    >>> model = kt.image_classifier("MobileNet", digits.classes, weights=None, image_size=32, alpha=0.25)
     >>> plan = kt.Plan([kt.Stage("top:1", 1, start="probe")])
     >>> soup = kt.model_soup(model, digits, plan, seeds=2, verbose=False)
     >>> soup.judged_on, len(soup.runs), soup.kept is None

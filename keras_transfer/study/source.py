@@ -50,7 +50,7 @@ class Source:
 
     >>> import keras_transfer as kt
     >>> digits = kt.data.digits(classes=[0, 1], per_class=20)
-    >>> teacher = kt.image_classifier("MobileNetV2", digits.classes, weights=None, image_size=32, alpha=0.35)
+    >>> teacher = kt.image_classifier("MobileNet", digits.classes, weights=None, image_size=32, alpha=0.25)
     >>> before = kt.Source(digits, teacher).task(teacher)
     >>> before.judged_by, before.examples, before.chance
     ('its own head', 108, 0.5)

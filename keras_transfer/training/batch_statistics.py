@@ -24,12 +24,7 @@ def moving_statistics(model: keras.Model) -> list[keras.Variable]:
 
 
 def re_estimate(
-    model: keras.Model,
-    domain: Splits,
-    *,
-    layers: Sequence[keras.Layer] | None = None,
-    rows: np.ndarray | None = None,
-    seed: int = 0,
+    model: keras.Model, domain: Splits, *, layers: Sequence[keras.Layer] | None = None, seed: int = 0
 ) -> None:
     """Puts a domain's own mean and variance into the batch norms (AdaBN: Li et al. 2016, arXiv:1603.04779).
 
@@ -37,11 +32,9 @@ def re_estimate(
         model: any model with batch norms; only their moving statistics change.
         domain: its training examples are used, as they are and without their labels.
         layers: the batch norms, if not all: the others go on normalising by what they have.
-        rows: the numbers of those that are used, if not all.
-        seed: of how they fall into batches.
+        seed: of how the examples fall into batches.
     """
-    parts = in_batches(np.random.default_rng(seed).permutation(len(domain.train) if rows is None else rows))
-    Passes(model, layers).move(inputs_of(model, domain, part) for part in parts)
+    Passes(model, layers).re_estimate(domain, seed=seed)
 
 
 class Passes:
@@ -111,6 +104,17 @@ class Passes:
         for layer, seen in self._seen(batches, share).items():
             for kept, new in zip((layer.moving_mean, layer.moving_variance), seen, strict=True):
                 kept.assign(((1 - share) * kept.numpy().astype("float64") + share * new).astype("float32"))
+
+    def re_estimate(self, domain: Splits, *, rows: np.ndarray | None = None, seed: int = 0) -> None:
+        """Puts the statistics of a domain's training examples in place of those there are.
+
+        Args:
+            domain: the examples are used as they are and without their labels.
+            rows: the numbers of those that are used, if not all.
+            seed: of how they fall into batches.
+        """
+        parts = in_batches(np.random.default_rng(seed).permutation(len(domain.train) if rows is None else rows))
+        self.move(inputs_of(self._model, domain, part) for part in parts)
 
     def _seen(self, batches: Iterable[Any], share: float) -> dict[keras.Layer, tuple[np.ndarray, np.ndarray]]:
         """Mean and variance of all that each batch norm was called on, while it normalises so far towards each batch's;

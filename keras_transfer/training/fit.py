@@ -98,7 +98,7 @@ def fit(
 
     >>> import keras_transfer as kt
     >>> digits = kt.data.digits(classes=[0, 1], per_class=20)
-    >>> model = kt.image_classifier("MobileNetV2", digits.classes, weights=None, image_size=32, alpha=0.35)
+    >>> model = kt.image_classifier("MobileNet", digits.classes, weights=None, image_size=32, alpha=0.25)
     >>> run = kt.fit(model, digits, kt.feature_extraction(model, epochs=1), verbose=False)
     >>> run.audits[0].moved[-1].block
     'head'

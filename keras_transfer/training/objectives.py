@@ -170,7 +170,7 @@ def evaluate(model: keras.Model, splits: Splits, split: str = "test") -> Report 
 
     >>> import keras_transfer as kt
     >>> digits = kt.data.digits(classes=[0, 1], per_class=20)
-    >>> model = kt.image_classifier("MobileNetV2", digits.classes, weights=None, image_size=32, alpha=0.35)
+    >>> model = kt.image_classifier("MobileNet", digits.classes, weights=None, image_size=32, alpha=0.25)
     >>> evaluate(model, digits, "validation").split
     'validation'
     """

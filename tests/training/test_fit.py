@@ -150,7 +150,7 @@ def test_dropout_below_the_first_awake_block_does_not_fire_and_above_it_does():
 def _staged(seed, **options):
     keras.utils.set_random_seed(0)
     model = _small()
-    return _fit(model, kt.staged_fine_tuning(model, epochs=(1, 2)), seed=seed, **options), model
+    return _fit(model, kt.staged_fine_tuning(model, epochs=(1, 2), calibrate=False), seed=seed, **options), model
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +295,6 @@ def test_early_stopping_goes_back_to_the_best_weights():
         np.testing.assert_array_equal(ours, theirs)
 
 
-@both_backends
 def test_class_weights_change_what_is_learned_and_balanced_ones_are_those_written_out():
     splits = dark_and_light(validation=0.2)
     counts = splits.train.counts
@@ -350,7 +349,6 @@ def test_the_workdir_holds_what_happened(staged):
     assert not list(folder.glob(".*"))
 
 
-@both_backends
 def test_what_was_trained_loads_without_this_package(staged, tmp_path):
     np.save(tmp_path / "pictures.npy", pictures())
     staged.model.save(tmp_path / "model.keras")

@@ -115,7 +115,6 @@ def test_a_language_model_learns_the_next_token_through_its_adapter_alone():
         np.testing.assert_array_equal(before[path], value, err_msg=path)
 
 
-@both_backends
 def test_perplexity_is_that_of_a_sum_over_the_tokens_by_hand():
     """Of batches that are padded to several lengths, each token counting the same."""
     corpus = {"train": FINE + DULL, "validation": ["a film", "fine", "fun", *DULL]}

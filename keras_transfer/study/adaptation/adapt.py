@@ -24,7 +24,7 @@ from keras_transfer.study.adaptation.alignment import alignment, fold, lowest_of
 from keras_transfer.study.adaptation.coral import Coral
 from keras_transfer.study.adaptation.domains import without_labels
 from keras_transfer.study.adaptation.measures import Gap, gap, halves, mean_gap
-from keras_transfer.training.batch_statistics import inputs_of, moving_statistics, re_estimate
+from keras_transfer.training.batch_statistics import Passes, inputs_of, moving_statistics
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import start_from_probe
 from keras_transfer.training.objectives import Classification
@@ -147,7 +147,8 @@ class _Job:
         self.model, self.domains = model, {"source": source, "target": target}
         self.fits_head, self._seed, self._verbose = fits_head, seed, verbose
         self.steps: list[str] = []
-        self._read_by_head = InputsOf(model, pairs.entry_of_head(model))  # one for all: it is traced once
+        # One of each for all that is done: they are traced once.
+        self._read_by_head, self._passes = InputsOf(model, pairs.entry_of_head(model)), Passes(model)
 
     def say(self, step: str) -> None:
         self.steps.append(step)
@@ -167,7 +168,7 @@ class _Job:
 
     def take_statistics(self, domain: str, *, say: bool = True) -> None:
         splits = self.domains[domain]
-        re_estimate(self.model, splits, seed=self._seed)
+        self._passes.re_estimate(splits, seed=self._seed)
         if say:
             count = len(batch_norms(self.model))
             self.say(f"the statistics of {count} batch norms are those of {len(splits.train)} examples of the {domain}")
@@ -213,7 +214,7 @@ class _Job:
         statistics = moving_statistics(self.model)
         before = state.values_of(statistics)
         try:
-            re_estimate(self.model, self.domains[domain], rows=taken, seed=self._seed)
+            self._passes.re_estimate(self.domains[domain], rows=taken, seed=self._seed)
             return [self.features(domain, rows) for rows in lots]
         finally:
             state.assign_to(statistics, before, noun="statistics")
