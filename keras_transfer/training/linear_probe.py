@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -331,9 +331,31 @@ def _strength(
         for place, strength in enumerate(STRENGTHS):
             probe.set_params(C=strength).fit(features[seen], labels[seen])
             columns = np.searchsorted(probe.classes_, labels[held_out])
-            losses[place] -= np.mean(probe.predict_log_proba(features[held_out])[np.arange(len(held_out)), columns])
+            losses[place] -= np.mean(_log_probabilities(probe, features[held_out])[np.arange(len(held_out)), columns])
     best = int(losses.argmin())
     return STRENGTHS[best], float(losses[best] / parts)
+
+
+def _log_probabilities(probe: Any, features: np.ndarray) -> np.ndarray:
+    """Those of scikit-learn's `predict_log_proba`, which is minus infinity where a probability has become 0.
+
+    Example:
+
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> features = np.array([[-1.0], [0.0], [1.0], [2.0]])
+    >>> for labels in ([0, 1, 0, 1], [0, 1, 2, 1]):
+    ...     probe = LogisticRegression().fit(features, labels)
+    ...     print(np.allclose(_log_probabilities(probe, features), probe.predict_log_proba(features)))
+    True
+    True
+    >>> probe = LogisticRegression(C=1e6).fit(features, [0, 0, 1, 1])
+    >>> bool(np.isfinite(_log_probabilities(probe, np.array([[-1e3], [1e3]]))).all())
+    True
+    """
+    from scipy.special import log_softmax
+
+    scores = probe.decision_function(features)
+    return log_softmax(scores if scores.ndim == 2 else np.stack([np.zeros_like(scores), scores], axis=1), axis=1)
 
 
 def linear_head(model: keras.Model) -> keras.layers.Dense:
