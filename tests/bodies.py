@@ -22,9 +22,9 @@ def residual_body(size: int = 16, width: int = 8, depth: int = 3) -> keras.Model
     return keras.Model(pixels, x, name="residual")
 
 
-def classifier(classes=("dark", "light"), **options) -> keras.Model:
+def classifier(classes=("dark", "light"), *, depth: int = 3, **options) -> keras.Model:
     """A classifier on `residual_body`, its head not at zero as it starts, so that its logits tell pictures apart."""
-    model = kt.image_classifier(residual_body(), classes, preprocessing="tf", **options)
+    model = kt.image_classifier(residual_body(depth=depth), classes, preprocessing="tf", **options)
     head = model.get_layer("head")
     head.kernel.assign(np.random.default_rng(2).normal(size=head.kernel.shape))
     return model

@@ -86,11 +86,11 @@ def model_of(preprocessor: keras.Layer, *names: str) -> keras.Model:
     return keras.Model(inputs, keras.layers.Activation("linear", dtype=policy)(scores))
 
 
-def text_classifier() -> keras.Model:
+def text_classifier(layers: int = 2) -> keras.Model:
     """A small BERT with a head for bad and good."""
     tokenizer = word_pieces()
     body = keras_hub.models.BertBackbone(
-        tokenizer.vocabulary_size(), num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32,
+        tokenizer.vocabulary_size(), num_layers=layers, num_heads=2, hidden_dim=16, intermediate_dim=32,
         max_sequence_length=16,
     )  # fmt: skip
     reader = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=16)

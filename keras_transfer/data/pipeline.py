@@ -222,34 +222,20 @@ def evaluation_batches(
     return _fed(Dataset.zip((pictures, Dataset.from_tensor_slices(labels).batch(batch_size))))
 
 
-def picture_batches(pictures: Any, *, image_size: tuple[int, int], batch_size: int) -> Dataset:
-    """Batches of pictures without labels, in order, with the very pixels that evaluation sees.
+def readable(pictures: Any) -> PictureExamples:
+    """Pictures as they are given, each of which has been looked at.
 
     Args:
         pictures: an array of shape (pictures, height, width, 3), or pictures as arrays, paths or encoded bytes.
-        image_size: (height, width) to bring them to, in pixels.
-        batch_size: pictures per batch.
-
-    Returns:
-        float32 of shape (batch, height, width, 3), 0..255.
 
     Raises:
         ValueError: a picture cannot be read, or its pixels are scaled already.
 
     Example:
 
-    >>> batches = picture_batches(np.zeros((3, 8, 8, 3), "uint8"), image_size=(4, 4), batch_size=2)
+    >>> batches = unchanged(readable(np.zeros((3, 8, 8, 3), "uint8")), size=(4, 4), batch_size=2)
     >>> [batch.shape for batch in batches.as_numpy_iterator()]
     [(2, 4, 4, 3), (1, 4, 4, 3)]
-    """
-    return unchanged(readable(pictures), size=image_size, batch_size=batch_size)
-
-
-def readable(pictures: Any) -> PictureExamples:
-    """Pictures as `picture_batches` takes them, each of which has been looked at.
-
-    Raises:
-        ValueError: as `picture_batches`.
     """
     examples = reading.pictures(pictures)
     _, problems = scan(examples)
@@ -404,7 +390,7 @@ def filled_up(batches: Dataset) -> Dataset:
             size == count, lambda: batch, lambda: tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), batch)
         )
 
-    return batches.scan(tf.constant(0), lambda size, *batch: fill(size, batch if len(batch) > 1 else batch[0]))
+    return batches.scan(tf.constant(0), fill)
 
 
 def side_by_side(source: Dataset, target: Dataset) -> Dataset:

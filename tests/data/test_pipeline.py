@@ -128,7 +128,7 @@ def test_evaluation_peek_and_prediction_see_the_same_pixels(folder, encoded):
     paths = [splits.train.describe(number) for number in range(9)]
     evaluated = np.concatenate([x for x, _ in taken(splits.evaluation_batches(splits.train, None))])
     for pictures in (paths, [pathlib.Path(path).read_bytes() for path in paths]):
-        batches = pipeline.picture_batches(pictures, image_size=(10, 12), batch_size=4)
+        batches = pipeline.unchanged(pipeline.readable(pictures), size=(10, 12), batch_size=4)
         np.testing.assert_array_equal(np.concatenate(list(batches.as_numpy_iterator())), evaluated)
     np.testing.assert_array_equal(splits.peek(splits.train, range(9)), evaluated)
 
@@ -145,7 +145,7 @@ def test_without_augmentation_training_sees_the_pixels_of_evaluation(splits):
     ids=["uint8", "float32", "list", "tensor"],
 )
 def test_arrays_of_any_form_are_predicted_alike(pictures):
-    batches = list(pipeline.picture_batches(pictures, image_size=(8, 6), batch_size=10).as_numpy_iterator())
+    batches = list(pipeline.unchanged(pipeline.readable(pictures), size=(8, 6), batch_size=10).as_numpy_iterator())
     assert [len(batch) for batch in batches] == [10, 10, 5]
     np.testing.assert_array_equal(np.concatenate(batches), [resize(picture, (8, 6)) for picture in PIXELS])
 
@@ -153,7 +153,7 @@ def test_arrays_of_any_form_are_predicted_alike(pictures):
 def test_one_picture_alone_is_a_batch_of_one(tmp_path, encoded):
     (tmp_path / "one.png").write_bytes(encoded(PIXELS[0]))
     for picture in (PIXELS[0], encoded(PIXELS[0]), tmp_path / "one.png", str(tmp_path / "one.png")):
-        batches = list(pipeline.picture_batches(picture, image_size=(12, 10), batch_size=4).as_numpy_iterator())
+        batches = list(pipeline.unchanged(pipeline.readable(picture), size=(12, 10), batch_size=4).as_numpy_iterator())
         np.testing.assert_array_equal(batches, [PIXELS[:1].astype("float32")])
 
 
@@ -172,11 +172,11 @@ def test_one_picture_alone_is_a_batch_of_one(tmp_path, encoded):
 )
 def test_pictures_that_cannot_be_predicted_are_refused(pictures, message):
     with pytest.raises(ValueError, match=message):
-        pipeline.picture_batches(pictures, image_size=(8, 6), batch_size=2)
+        pipeline.unchanged(pipeline.readable(pictures), size=(8, 6), batch_size=2)
 
 
 def test_a_black_picture_can_be_predicted():
-    batches = pipeline.picture_batches(np.zeros((1, 4, 4, 3), "float32"), image_size=(4, 4), batch_size=1)
+    batches = pipeline.unchanged(pipeline.readable(np.zeros((1, 4, 4, 3), "float32")), size=(4, 4), batch_size=1)
     assert next(batches.as_numpy_iterator()).max() == 0
 
 

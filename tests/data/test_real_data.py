@@ -47,6 +47,6 @@ def test_real_batches_are_pictures_of_the_asked_size(shared):
     assert len(np.unique(y)) > 2
     assert 60 < x.numpy().mean() < 180
     paths = [splits.test.describe(number) for number in range(40)]
-    predicted = np.concatenate(list(pipeline.picture_batches(paths, image_size=(96, 96), batch_size=16)))
+    predicted = np.concatenate(list(pipeline.unchanged(pipeline.readable(paths), size=(96, 96), batch_size=16)))
     evaluated = np.concatenate([batch for batch, _ in splits.evaluation_batches(splits.test, None).take(2)])
     np.testing.assert_array_equal(predicted, evaluated[:40])

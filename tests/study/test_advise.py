@@ -2,11 +2,10 @@ import dataclasses
 from types import SimpleNamespace
 
 import keras
-import keras_hub
 import numpy as np
 import pytest
 from bodies import dark_and_light, residual_body
-from vocabularies import word_pieces
+from readers import text_classifier
 
 import keras_transfer as kt
 from keras_transfer import state
@@ -41,17 +40,6 @@ def _blind(splits):
     body = _body(1)
     dull = keras.Model(body.input, keras.layers.Rescaling(0.0, offset=1.0)(body.output), name="dull")
     return kt.image_classifier(dull, splits.classes, preprocessing="tf")
-
-
-def text_classifier():
-    """A BERT of one layer with a head for bad and good."""
-    tokenizer = word_pieces()
-    body = keras_hub.models.BertBackbone(
-        tokenizer.vocabulary_size(), num_layers=1, num_heads=2, hidden_dim=16, intermediate_dim=16,
-        max_sequence_length=16,
-    )  # fmt: skip
-    reader = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=16)
-    return kt.text_classifier(body, ["bad", "good"], preprocessor=reader)
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +265,7 @@ def test_a_trial_tries_what_is_recommended_as_far_as_the_minutes_allow(method, r
     splits = dark_and_light(40, batch_size=8, validation=0.25)
     texts = kt.data.texts((["good film", "bad", "not bad", "fine"] * 10, ["good", "bad"] * 20), batch_size=8)
     splits = texts if method == "lora" else splits
-    (candidate,) = candidates(splits, [text_classifier()] if method == "lora" else {"seeing": _seeing}, seed=0)
+    (candidate,) = candidates(splits, [text_classifier(layers=1)] if method == "lora" else {"seeing": _seeing}, seed=0)
     body, given = _frozen(candidate, splits), []
 
     def one_epoch_of(model, data, plan, **options):
@@ -381,7 +369,7 @@ def test_a_head_that_no_method_begins_with_is_refused_before_anything_is_compute
 def test_a_transformer_has_no_statistics_to_ask_about():
     texts = (["good film", "bad", "not bad", "fine"] * 10, ["good", "bad"] * 20)
     splits = kt.data.texts(texts, batch_size=8)
-    (candidate,) = candidates(splits, [text_classifier()], seed=0)
+    (candidate,) = candidates(splits, [text_classifier(layers=1)], seed=0)
     body, study = _frozen(candidate, splits), _Study(Clock(1e-9), seed=0, verbose=False)
     assert study.calibrated([body], splits) == [body]
     assert not study.not_reached
@@ -474,7 +462,7 @@ def test_what_was_tried_in_part_is_said(found):
 def test_a_transformer_is_tried_with_lora_and_has_no_adapter_afterwards():
     texts = ["it was a very good film", "bad", "not the film", "fine"] * 8
     splits = kt.data.texts((texts, ["good", "bad", "bad", "good"] * 8), batch_size=4, validation=0.25)
-    model = text_classifier()
+    model = text_classifier(layers=1)
     (candidate,) = candidates(splits, [model], seed=0)
     body = _frozen(candidate, splits)
     assert body.evidence.methods == METHODS

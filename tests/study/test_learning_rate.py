@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from bodies import dark_and_light, pictures, residual_body
+from bodies import classifier, dark_and_light, pictures
 from figures import words
 from vocabularies import word_pieces
 
@@ -38,10 +38,7 @@ def _texts():
 
 def _pictures(dropout=0.3):
     """A stem and one block under a head that is not at zero; 32 pictures to train on, and no smaller batch."""
-    model = kt.image_classifier(residual_body(depth=1), ("dark", "light"), preprocessing="tf", dropout=dropout)
-    head = model.get_layer("head")
-    head.kernel.assign(np.random.default_rng(2).normal(size=head.kernel.shape))
-    return model, dark_and_light(40)
+    return classifier(depth=1, dropout=dropout), dark_and_light(40)
 
 
 def _find(model, data, **options):

@@ -5,7 +5,7 @@ import random
 import keras
 import numpy as np
 import pytest
-from bodies import dark_and_light, pictures, residual_body
+from bodies import classifier, dark_and_light, pictures
 
 import keras_transfer as kt
 from keras_transfer import state
@@ -50,9 +50,7 @@ def assert_same(before, model):
 
 def trained(**options):
     """A classifier that somebody is in the middle of training."""
-    model = kt.image_classifier(residual_body(depth=2), ("dark", "light"), preprocessing="tf", **options)
-    head, data = model.get_layer("head"), dark_and_light(40)
-    head.kernel.assign(np.random.default_rng(2).normal(size=head.kernel.shape))
+    model, data = classifier(depth=2, **options), dark_and_light(40)
     model.fit(data.training_batches(model, epochs=1), verbose=0)
     return model, data
 

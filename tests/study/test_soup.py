@@ -1,10 +1,13 @@
 """Several runs from the same weights, and the mean of what came of them."""
 
+import functools
+
+import bodies
 import keras
 import keras_hub
 import numpy as np
 import pytest
-from bodies import dark_and_light, pictures, residual_body
+from bodies import dark_and_light, pictures
 from breaking_off import BreakOff, BrokenOff
 from readers import gpt2
 
@@ -16,12 +19,8 @@ from keras_transfer.training.batch_statistics import inputs_of
 both_backends = pytest.mark.both_backends
 
 
-def classifier(**options):
-    """A stem and one block, each with a batch norm, under a head that is not at zero."""
-    model = kt.image_classifier(residual_body(depth=1), ("dark", "light"), preprocessing="tf", **options)
-    head = model.get_layer("head")
-    head.kernel.assign(np.random.default_rng(2).normal(size=head.kernel.shape))
-    return model
+# A stem and one block, each with a batch norm.
+classifier = functools.partial(bodies.classifier, depth=1)
 
 
 def upper_block(**options):

@@ -16,7 +16,7 @@ import signal
 import keras
 import numpy as np
 import pytest
-from bodies import dark_and_light, residual_body
+from bodies import classifier, dark_and_light
 from breaking_off import BreakOff, BrokenOff
 
 import keras_transfer as kt
@@ -52,10 +52,7 @@ def _one_stage(**options):
 
 
 def _model():
-    model = kt.image_classifier(residual_body(depth=2), ["dark", "light"], preprocessing="tf", dropout=0.2)
-    head = model.get_layer("head")
-    head.kernel.assign(np.random.default_rng(2).normal(size=head.kernel.shape))
-    return model
+    return classifier(depth=2, dropout=0.2)
 
 
 def _start(plan, data, **options):

@@ -1,10 +1,12 @@
+import functools
+
+import bodies
 import keras
-import keras_hub
 import numpy as np
 import pytest
-from bodies import dark_and_light, pictures, residual_body
+from bodies import dark_and_light, pictures
 from figures import assert_a_picture, assert_legible, words
-from vocabularies import word_pieces
+from readers import text_classifier
 
 import keras_transfer as kt
 from keras_transfer import state
@@ -29,23 +31,8 @@ def _target(**options):
     return dark_and_light(80, **options)
 
 
-def classifier():
-    """One block with batch norm on a stem with another, and a head that is not at zero."""
-    model = kt.image_classifier(residual_body(depth=1), ("dark", "light"), preprocessing="tf")
-    head = model.get_layer("head")
-    head.kernel.assign(np.random.default_rng(2).normal(size=head.kernel.shape))
-    return model
-
-
-def text_classifier():
-    """A BERT of one layer with a head for bad and good."""
-    tokenizer = word_pieces()
-    body = keras_hub.models.BertBackbone(
-        tokenizer.vocabulary_size(), num_layers=1, num_heads=2, hidden_dim=16, intermediate_dim=16,
-        max_sequence_length=16,
-    )  # fmt: skip
-    reader = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=16)
-    return kt.text_classifier(body, ["bad", "good"], preprocessor=reader)
+# A stem and one block, each with a batch norm.
+classifier = functools.partial(bodies.classifier, depth=1)
 
 
 class _Sealed(Split):
@@ -263,7 +250,7 @@ def test_bare_pictures_are_batched_and_augmented_as_the_source_is():
 def test_texts_are_adapted_as_pictures_are(method, options, step):
     good, bad = ["good film", "fine film", "very good", "the good"], ["bad film", "not good", "very bad", "the bad"]
     source = kt.data.texts((good * 4 + bad * 4, ["good"] * 16 + ["bad"] * 16), batch_size=8, validation=0.25)
-    model = text_classifier()
+    model = text_classifier(layers=1)
     target = ["very fine", "not fine", "the film"] * 8
     before = kt.predict(model, target)
     found = kt.adapt(model, source, target, method, verbose=False, **options)
