@@ -7,6 +7,8 @@ import pathlib
 import shutil
 import tempfile
 
+import pytest
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Threads of scikit-learn that wait for each other on cores that are busy take minutes for what takes a second.
@@ -54,9 +56,6 @@ _lend_keras_home()
 _keep_features_apart()
 _compile_once()
 
-import keras  # noqa: E402
-import pytest  # noqa: E402
-
 
 def pytest_collection_finish():
     """Everything that has been imported leaves the garbage collector's sight.
@@ -71,6 +70,8 @@ def pytest_collection_finish():
 @pytest.fixture(autouse=True)
 def _fresh_keras():
     """Every test starts from the same seed and the default precision, with no layer names taken."""
+    import keras  # not above: the process that hands the tests out to others would wait for it, and has no use for it
+
     keras.utils.clear_session(free_memory=False)
     keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(0)

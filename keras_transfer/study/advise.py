@@ -11,6 +11,7 @@ from keras_transfer.errors import explain
 from keras_transfer.formatting import duration, percent
 from keras_transfer.study import folds, prospects
 from keras_transfer.study.advice import Advice
+from keras_transfer.study.arguments import check_labelled
 from keras_transfer.study.candidates import Candidate, candidates
 from keras_transfer.study.evidence import Built, Frozen, built, calibrated, frozen
 from keras_transfer.study.folds import Sample
@@ -88,14 +89,7 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
 
 
 def _check(splits: Splits, minutes: float, seed: int) -> None:
-    if not isinstance(splits, Splits) or not splits.classes:
-        raise ValueError(
-            explain(
-                "`splits` are no labelled data.",
-                given=type(splits).__name__,
-                expected="pictures or texts with labels, from kt.data.images or kt.data.texts",
-            )
-        )
+    check_labelled(splits)
     if not is_number(minutes) or minutes <= 0:
         raise ValueError(
             explain("`minutes` is no time.", given=repr(minutes), expected="a number above 0", to_mend="minutes=5")

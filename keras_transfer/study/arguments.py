@@ -99,12 +99,21 @@ def check(
     check_fit_options("compare", _OF_COMPARE, fit_options)
 
 
-def _check_splits(splits: object) -> None:
-    whole = "what kt.data.images or kt.data.texts returns, whole"
-    if not isinstance(splits, Splits):
-        raise ValueError(_out_of_place("splits", splits, whole, "splits = kt.data.images(…)"))
-    if not splits.classes:
-        raise ValueError(_out_of_place("splits", splits, "data with classes: compare is for classifiers", None))
+def check_labelled(splits: object) -> None:
+    """Raises a `ValueError` for what is no data, for data without classes, and for one split of some data."""
+    if not isinstance(splits, Splits) or not splits.classes:
+        raise ValueError(
+            explain(
+                "`splits` are no labelled data.",
+                given=f"{type(splits).__name__}{' without classes' if isinstance(splits, Splits) else ''}",
+                expected="what kt.data.images or kt.data.texts returns, whole, with classes",
+                to_mend="splits = kt.data.images(…)",
+            )
+        )
+
+
+def _check_splits(splits: Splits) -> None:
+    check_labelled(splits)
     if not splits.test and not splits.validation:
         raise ValueError(
             explain(

@@ -15,6 +15,7 @@ from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
 from keras_transfer.formatting import LINE_WIDTH, counted, percent
 from keras_transfer.study import intervals
+from keras_transfer.study.arguments import check_labelled
 from keras_transfer.study.domain_shift import Shift, shifts_among
 from keras_transfer.study.embedding import features_of
 from keras_transfer.study.folds import Sample
@@ -190,10 +191,7 @@ def pitfalls(
     >>> kt.pitfalls(digits, model, flips=False).found[0].name
     'too little data per class'
     """
-    if not isinstance(splits, Splits) or not splits.classes:
-        raise ValueError(
-            explain("`splits` are no labelled data.", given=type(splits).__name__, expected="splits with classes")
-        )
+    check_labelled(splits)
     check_seed(seed)
     if source is not None and not isinstance(source, Splits):
         raise ValueError(

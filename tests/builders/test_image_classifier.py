@@ -63,7 +63,7 @@ def test_uint8_pictures_are_taken_as_they_are():
     np.testing.assert_array_equal(model.predict(x, verbose=0), model.predict(x.astype("uint8"), verbose=0))
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.both_backends)])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_preprocessing_and_logits_are_in_float32_under_any_policy(policy):
     keras.config.set_dtype_policy(policy)
     model = kt.image_classifier("EfficientNetV2B0", 2, weights=None, image_size=32)

@@ -64,7 +64,6 @@ def apart():
     return models
 
 
-@both_backends
 def test_the_model_gets_the_mean_of_the_weights_of_runs_with_these_seeds(whole, apart):
     model, data, soup = whole
     assert (soup.kept, soup.seeds, soup.judged_on) == (None, (3, 8), "validation")
