@@ -31,7 +31,8 @@ STEPS = [
 
 # One door per outside library. Those that every module may use: keras and numpy.
 DOORS = {
-    "tensorflow": {"data/pipeline.py"},
+    "tensorflow": {"data/pipeline.py", "training/sharpness.py"},
+    "jax": {"training/sharpness.py"},
     "tensorflow_datasets": {"data/tfds.py"},
     "keras_hub": {"backbones/hub.py"},
     "PIL": {"data/decoding.py"},

@@ -79,6 +79,9 @@ class Stage:
             moving statistics of batch norms are an average already, and stay.
         clip_norm: scale the gradients of a step, all of them together, down to this norm where theirs is greater
             (Pascanu et al. 2013, arXiv:1211.5063). For `"sgd"` above all, whose steps are as large as the gradients.
+        sam: take every step by the gradient so far uphill (as the length of all changes to the weights together), and
+            so towards where the loss is low all around (SAM, Foret et al. 2021): 0.05 is the paper's choice. A step
+            then takes two passes, and the stage up to twice as long.
         least_steps: where the data are so small that `epochs` have fewer steps than these, as many epochs more as it
             takes: what a stage can learn depends on its steps (BiT-HyperRule, Kolesnikov et al. 2020).
         augment: `"stronger"` augments pictures that are given to be augmented lightly as strongly as `"strong"` does: a
@@ -112,6 +115,7 @@ class Stage:
     l2_sp: float = 0.0
     ema: float | None = None
     clip_norm: float | None = None
+    sam: float = 0.0
     least_steps: int = 0
     augment: Literal["as given", "stronger"] = "as given"
 
@@ -159,6 +163,7 @@ class Stage:
             ("warmup", is_number, lambda given: 0 <= given < 1, "a share of the steps, at least 0 and below 1"),
             ("weight_decay", is_number, lambda given: given >= 0, at_least_none),
             ("l2_sp", is_number, lambda given: given >= 0, at_least_none),
+            ("sam", is_number, lambda given: given >= 0, at_least_none),
             ("least_steps", is_whole, lambda given: given >= 0, "0, or a number of steps, a whole one"),
             ("ema", is_number, lambda given: 0 < given < 1, "None, or a momentum between 0 and 1"),
             ("clip_norm", is_number, lambda given: given > 0, f"None, or {positive}"),
@@ -327,6 +332,7 @@ class Plan:
             details += [f"L2-SP {stage.l2_sp:g}"] if stage.l2_sp else []
             details += [f"average of weights {stage.ema:g}"] if stage.ema else []
             details += [f"gradients clipped at norm {stage.clip_norm:g}"] if stage.clip_norm else []
+            details += [f"sharpness-aware {stage.sam:g}"] if stage.sam else []
             details += [f"batch norm {stage.batch_norm}" + _STATISTICS[stage.statistics]]
             details += ["augmented more strongly"] if stage.augment == "stronger" else []
             details += [f"patience {stage.patience}"] if stage.patience else []

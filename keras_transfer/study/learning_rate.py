@@ -25,6 +25,7 @@ from keras_transfer.training.features import Cache, Keeping, features
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import linear_head
 from keras_transfer.training.objectives import objective_of
+from keras_transfer.training.sharpness import sharpness_aware
 from keras_transfer.training.stages import (
     augmented_for,
     calibrate_statistics,
@@ -280,6 +281,7 @@ def _losses(
     with (
         compilation.computing_in(model, precision),
         compilation.averaging_over(model, stage, rise.steps),
+        sharpness_aware(model, stage.sam),
         hub.taking_packed_inputs(model),
         (kept or splits).in_use() as batches,
     ):

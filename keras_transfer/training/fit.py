@@ -25,6 +25,7 @@ from keras_transfer.training.keeper import Keeper
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.objectives import objective_of
 from keras_transfer.training.run import Run
+from keras_transfer.training.sharpness import check_sharpness_aware
 from keras_transfer.training.snapshot import Result, Snapshot
 from keras_transfer.training.stages import StageInTraining, prepare
 from keras_transfer.training.workdir import Workdir, identify
@@ -114,6 +115,8 @@ def fit(
     weights = arguments.class_weights(class_weight, splits)
     keeping = Keeping(cache, cache_views)
     arguments.check_features(cache, per_stage)
+    if any(stage.sam for stage in plan):
+        check_sharpness_aware(model)
     settings = Settings(seed, callbacks, weights, precision, jit_compile, keeping, verbose, objective_of(splits))
     # A run that goes on is given the very model that it was given first, so these are the same.
     start = pretrained(model) if any(stage.l2_sp for stage in plan) else {}

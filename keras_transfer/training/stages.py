@@ -25,6 +25,7 @@ from keras_transfer.training.initial_weights import draw_anew
 from keras_transfer.training.job import Done, Job, at_stage
 from keras_transfer.training.linear_probe import start_from_probe
 from keras_transfer.training.safeguard import BELIEFS, OF_HEAD, Interpolation, safeguard
+from keras_transfer.training.sharpness import sharpness_aware
 from keras_transfer.training.snapshot import Outset, Snapshot
 
 # Of the steps of an epoch, if their number can be divided so; not in short stages, where tracing them takes longer.
@@ -76,6 +77,7 @@ class StageInTraining:
         with (
             compilation.computing_in(model, settings.precision),
             compilation.averaging_over(model, stage, stage.epochs * self._steps),
+            sharpness_aware(model, stage.sam),
             hub.taking_packed_inputs(model),
             self.choose_batches().in_use() as self.batches,
         ):

@@ -19,6 +19,7 @@ from keras_transfer.plans.plan import Stage
 from keras_transfer.study.adaptation.coral import coral_distance
 from keras_transfer.training import compilation
 from keras_transfer.training.callbacks import History, LossGuard
+from keras_transfer.training.sharpness import sharpness_aware
 from keras_transfer.training.stages import augmented_for, wake
 
 # Batches of each domain that tell how far apart they are.
@@ -118,7 +119,11 @@ def train(
     pairs.compute_loss(y={"logits": np.zeros(1, "int32"), "penalty": np.zeros(1, "float32")}, y_pred=nothing)
     history = History(None)
     history.stage = stage.name
-    with compilation.averaging_over(model, stage, 2 * steps * stage.epochs), hub.taking_packed_inputs(model):
+    with (
+        compilation.averaging_over(model, stage, 2 * steps * stage.epochs),
+        sharpness_aware(pairs, stage.sam),
+        hub.taking_packed_inputs(model),
+    ):
         pairs.fit(
             _together(augmented_for(stage, source), augmented_for(stage, target), model, seed),
             epochs=stage.epochs,

@@ -1,0 +1,148 @@
+"""Sharpness-aware minimisation (SAM; Foret, Kleiner, Mobahi and Neyshabur 2021, arXiv:2010.01412).
+
+Each step descends by the gradient that is found a little uphill: at `w + radius · g / |g|`, where `g` is the gradient
+at the weights `w` themselves. So it goes towards places around which the loss is low as well, and not at them alone. It
+takes two passes, forward and backward, where other training takes one.
+
+Both passes see the same dropout. What a step leaves behind besides the weights, moving statistics and the loss and
+accuracy that are reported, is of the first pass, at the weights that the model has.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+
+from keras_transfer import state
+from keras_transfer.errors import explain
+
+
+@contextlib.contextmanager
+def sharpness_aware(model: keras.Model, radius: float) -> Iterator[None]:
+    """Lets `model.fit` minimise sharpness as well, for the time being.
+
+    Args:
+        model: is to be compiled within; afterwards the next `fit` traces its steps anew.
+        radius: how far uphill, as the length of all changes to the weights together; with 0 training is as always.
+
+    Raises:
+        ValueError: as `check_sharpness_aware`: on a backend other than TensorFlow and JAX, for a model that takes steps
+            of its own, and on several replicas of one model.
+    """
+    if not radius:
+        yield
+        return
+    check_sharpness_aware(model)
+    name, step = _STEPS[keras.backend.backend()]
+    setattr(model, name, step(model, radius))
+    try:
+        yield
+    finally:
+        delattr(model, name)
+        model.train_function = None
+
+
+def uphill(weights: Sequence[Any], gradients: Sequence[Any], radius: float) -> list[Any]:
+    """The weights moved by `radius` along their gradient, all of them together; those without a gradient stay.
+
+    Example:
+
+    >>> [float(weight) for weight in uphill([1.0, 2.0, 3.0], [0.3, None, -0.4], radius=0.5)]
+    [1.3, 2.0, 2.6]
+    """
+    ops = keras.ops
+    known = [ops.cast(ops.convert_to_tensor(gradient), "float32") for gradient in gradients if gradient is not None]
+    norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in known))
+    share = radius / ops.maximum(norm, 1e-12)
+    moved = iter([ops.multiply(share, gradient) for gradient in known])
+    return [
+        weight if gradient is None else ops.add(weight, ops.cast(next(moved), ops.dtype(weight)))
+        for weight, gradient in zip(weights, gradients, strict=True)
+    ]
+
+
+def _on_tensorflow(model: keras.Model, radius: float) -> Callable:
+    """What takes the place of `model.train_step`."""
+    import tensorflow as tf
+
+    def look(x: Any, y: Any, sample_weight: Any, at: Sequence[tf.Tensor | tf.Variable]) -> tuple:
+        with tf.GradientTape() as tape:
+            tape.watch(at)
+            y_pred = model(x, training=True)
+            loss = model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+            scaled = model.optimizer.scale_loss(loss)
+        return tape.gradient(scaled, at), loss, y_pred
+
+    def train_step(data: Any) -> dict[str, Any]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        variables = model.trainable_variables
+        # Read before the first pass, which lets the generators go on.
+        generators = [variable for _, variable in state.walk(model) if state.is_seed(variable)]
+        seeds = [(variable, tf.identity(variable.value)) for variable in generators]
+        weights = [variable.value for variable in variables]
+        gradients, loss, y_pred = look(x, y, sample_weight, weights)
+        above = uphill(weights, gradients, radius)
+        with keras.StatelessScope([*zip(variables, above, strict=True), *seeds], collect_losses=True):
+            gradients, _, _ = look(x, y, sample_weight, above)
+        model.optimizer.apply(gradients, variables)
+        (mean_loss,) = (metric for metric in model.metrics if metric.name == "loss")
+        mean_loss.update_state(loss, sample_weight=tf.shape(tf.nest.flatten(x)[0])[0])
+        return model.compute_metrics(x, y, y_pred, sample_weight)
+
+    return train_step
+
+
+def _on_jax(model: keras.Model, radius: float) -> Callable:
+    """What takes the place of `model.compute_loss_and_updates`, of which Keras' step takes the gradient."""
+    import jax
+
+    look = model.compute_loss_and_updates
+
+    def compute_loss_and_updates(weights: Sequence[Any], *arguments: Any, training: bool = False, **options: Any):
+        options["training"] = training
+        if not training:
+            return look(weights, *arguments, **options)
+        here = [jax.lax.stop_gradient(weight) for weight in weights]
+        (_, updates), gradients = jax.value_and_grad(look, has_aux=True)(here, *arguments, **options)
+        above = uphill(weights, [jax.lax.stop_gradient(gradient) for gradient in gradients], radius)
+        loss, _ = look(above, *arguments, **options)
+        return loss, updates
+
+    return compute_loss_and_updates
+
+
+_STEPS = {"tensorflow": ("train_step", _on_tensorflow), "jax": ("compute_loss_and_updates", _on_jax)}
+
+
+def check_sharpness_aware(model: keras.Model) -> None:
+    """Raises a `ValueError` for what `sharpness_aware` does not work on."""
+    backend = keras.backend.backend()
+    if backend not in _STEPS:
+        raise ValueError(
+            explain(
+                "Sharpness-aware minimisation needs a step of its own for every backend.",
+                given=backend,
+                expected="tensorflow or jax",
+                to_mend="leave `sam` out: sam=0.0",
+            )
+        )
+    name, _ = _STEPS[backend]
+    if any(getattr(type(model), each) is not getattr(keras.Model, each) for each in ("train_step", name)):
+        raise ValueError(
+            explain(
+                "This model takes training steps of its own, and a sharpness-aware step would take their place.",
+                given=f"{type(model).__name__}.{name}",
+                to_mend="leave `sam` out: sam=0.0",
+            )
+        )
+    # TensorFlow alone has a strategy, and replicas that each would climb by themselves.
+    replicas = getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1)
+    if replicas > 1:
+        raise ValueError(
+            explain(
+                "Sharpness-aware minimisation does not work on several replicas of one model.",
+                given=f"{replicas} replicas",
+                to_mend="sam=0.0, one device, or `keras.distribution` on the JAX backend",
+            )
+        )
