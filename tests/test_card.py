@@ -14,9 +14,10 @@ from readers import PREPROCESSORS, SENTENCES, bert, gpt2, model_of
 
 from keras_transfer import card
 
-pytestmark = pytest.mark.both_backends
+both_backends = pytest.mark.both_backends
 
 
+@both_backends
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.text(max_size=20), min_size=2, max_size=20))
 def test_any_names_come_back_from_a_layers_configuration(names):
@@ -25,6 +26,7 @@ def test_any_names_come_back_from_a_layers_configuration(names):
     assert card.read(keras.Sequential([keras.Input((2,)), again])) == {"classes": names}
 
 
+@both_backends
 def test_the_card_survives_saving_loading_cloning_and_compiling(tmp_path):
     names = ["c++", "a.*", 'quote "', "naïve", "back\\slash", "{brace}", "line\nbreak"]
     model = keras.Sequential(
@@ -37,6 +39,7 @@ def test_the_card_survives_saving_loading_cloning_and_compiling(tmp_path):
     assert card.class_names(keras.models.clone_model(loaded)) == tuple(names)
 
 
+@both_backends
 def test_the_card_changes_no_dtype():
     for policy in ("float32", "mixed_float16"):
         keras.config.set_dtype_policy(policy)
@@ -45,14 +48,17 @@ def test_the_card_changes_no_dtype():
         assert layer.compute_dtype == "float32"
 
 
+@both_backends
 def test_a_model_without_a_card_has_no_names():
     assert card.class_names(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])) is None
 
 
+@both_backends
 def test_a_model_without_a_card_has_no_preprocessor():
     assert card.preprocessor(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])) is None
 
 
+@both_backends
 @pytest.mark.parametrize("family", PREPROCESSORS)
 def test_a_preprocessor_comes_back_from_the_card(family):
     preprocessor = PREPROCESSORS[family](24)
@@ -64,18 +70,21 @@ def test_a_preprocessor_comes_back_from_the_card(family):
     assert card.class_names(model) == ("bad", "good")
 
 
+@both_backends
 def test_a_preprocessor_is_built_once_for_each_model():
     model = model_of(bert())
     assert card.preprocessor(model) is card.preprocessor(model)
     assert card.preprocessor(model) is not card.preprocessor(model_of(bert()))
 
 
+@both_backends
 def test_what_is_written_is_json_and_the_same_every_time():
     first, second = (json.dumps(card.write_preprocessor(gpt2())) for _ in range(2))
     assert first.replace("_1", "") == second.replace("_1", "")
     assert len(first) < 8000
 
 
+@both_backends
 def test_a_tokenizer_without_a_vocabulary_is_refused():
     empty = keras_hub.models.BertTextClassifierPreprocessor(keras_hub.models.BertTokenizer(), sequence_length=8)
     with pytest.raises(ValueError, match="BertTokenizer cannot be kept with the model: it has no vocabulary"):

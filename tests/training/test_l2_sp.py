@@ -126,7 +126,6 @@ def test_it_comes_back_from_a_file_with_what_it_pulls_to(tmp_path):
 # --- within fit ------------------------------------------------------------------------------------------------------
 
 
-@both_backends
 def test_the_stronger_the_pull_the_nearer_the_body_stays():
     distances, optimizers = [], []
 

@@ -124,7 +124,6 @@ def _plan(**options):
     return kt.Plan([kt.Stage("all", 2, **{"learning_rate": 0.01, "optimizer": "sgd", "sam": 0.5, **options})])
 
 
-@both_backends
 def test_a_stage_trains_by_it():
     (_, aware), (_, plain) = _fitted(_plan()), _fitted(_plan(sam=0.0))
     assert max(np.abs(one - other).max() for one, other in zip(aware, plain, strict=True)) > 1e-4
@@ -137,22 +136,25 @@ def test_a_stage_on_kept_features_comes_to_the_same():
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"ema": 0.5}, {"l2_sp": 1.0}, {"clip_norm": 0.1}, {"batch_norm": "adapt"}, {"optimizer": "adamw"}],
-    ids=lambda options: next(iter(options)),
-)
-def test_it_goes_with_what_else_a_stage_may_have(options):
-    (run, aware), (_, plain) = _fitted(_plan(**options)), _fitted(_plan(sam=0.0, **options))
-    assert np.isfinite(run.history[-1]["loss"])
-    assert any(np.abs(one - other).max() > 1e-5 for one, other in zip(aware, plain, strict=True))
+@both_backends
+def test_all_else_that_a_stage_may_have_is_done_as_without():
+    """Hardly uphill: pull, average, clipping and moving statistics are those of the plain run, applied once a step."""
+    options = {"ema": 0.5, "l2_sp": 2.0, "clip_norm": 0.1, "batch_norm": "adapt", "weight_decay": 0.1}
+    (aware_run, aware), (plain_run, plain) = _fitted(_plan(**options, sam=1e-6)), _fitted(_plan(**options, sam=0.0))
+    for one, other in zip(aware, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert [row["loss"] for row in aware_run.history] == pytest.approx([row["loss"] for row in plain_run.history])
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_in_half_precision_it_comes_to_about_the_same(precision):
-    (_, half), (_, whole) = _fitted(_plan(), precision=precision), _fitted(_plan())
-    for one, other in zip(half, whole, strict=True):
-        np.testing.assert_allclose(one, other, rtol=0.1, atol=0.02)
+def test_in_half_precision_it_comes_to_about_the_same():
+    def squared_distance(one, other):
+        return sum(np.sum((here - there) ** 2) for here, there in zip(one, other, strict=True))
+
+    half, whole, plain = (
+        _fitted(plan, precision=precision)[1]
+        for plan, precision in ((_plan(), "mixed_float16"), (_plan(), None), (_plan(sam=0.0), None))
+    )
+    assert squared_distance(half, whole) < 0.1 * squared_distance(plain, whole)
 
 
 def test_adapters_learn_by_it():
