@@ -2,9 +2,9 @@
 
     python benchmarks/image_fine_tuning.py --shared ../shared --validation 0
 
-prints the README's table; with `--methods uncalibrated` its row on that, with `--methods staged_fine_tuning l2_sp ema`
-that of what keeps tuning near the pretrained weights, with `--methods model_soup` that of three runs whose weights are
-averaged, and of the mean of the three. Where a run of staged fine-tuning was before the safeguard is measured as well,
+prints the README's table; with `--methods uncalibrated` its row on that, with `--methods l2_sp ema sam` those of what a
+stage may have beside, with `--methods model_soup` that of three runs whose weights are averaged, and of the mean of the
+three. Where a run of staged fine-tuning was before the safeguard is measured as well,
 on the weights that it had. Every method has the same body (MobileNetV2 0.35 at 224, ImageNet weights), the same
 pictures to train on (but for a fifth of them, held out for validation by the seed; with `--validation 0` all of them,
 and the safeguard goes by its prior) and the same test pictures; nothing is selected on those. Results are kept in
@@ -24,6 +24,7 @@ VARIANTS = {
     "uncalibrated": {"calibrate": False},
     "l2_sp": {"safeguard": False, "l2_sp": 30.0},
     "ema": {"safeguard": False, "ema": 0.95},
+    "sam": {"sam": 0.05},
 }
 METHODS = ("probe", "feature_extraction", "staged_fine_tuning", "guide")
 # The mean of so many runs of staged fine-tuning, each seed's runs others than those of the seeds before.

@@ -9,12 +9,12 @@ accuracy that are reported, is of the first pass, at the weights that the model 
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 
-from keras_transfer import state
 from keras_transfer.errors import explain
 
 
@@ -66,28 +66,42 @@ def _on_tensorflow(model: keras.Model, radius: float) -> Callable:
     """What takes the place of `model.train_step`."""
     import tensorflow as tf
 
-    def look(x: Any, y: Any, sample_weight: Any, at: Sequence[tf.Tensor | tf.Variable]) -> tuple:
+    # As Keras does: a `compute_loss` of the time before it was told need not know of training.
+    is_told = "training" in inspect.signature(model.compute_loss).parameters
+    told = {"training": True} if is_told else {}
+
+    def look(x: Any, y: Any, sample_weight: Any) -> tuple:
         with tf.GradientTape() as tape:
-            tape.watch(at)
             y_pred = model(x, training=True)
-            loss = model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+            loss = model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, **told)
             scaled = model.optimizer.scale_loss(loss)
-        return tape.gradient(scaled, at), loss, y_pred
+        return tape.gradient(scaled, [variable.value for variable in model.trainable_variables]), loss, y_pred
+
+    def values(variables: Sequence[keras.Variable]) -> list[tf.Tensor]:
+        return [tf.identity(variable.value) for variable in variables]
+
+    def put(variables: Sequence[keras.Variable], given: Sequence[tf.Tensor]) -> None:
+        for variable, value in zip(variables, given, strict=True):
+            variable.assign(value)
 
     def train_step(data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        variables = model.trainable_variables
-        # Read before the first pass, which lets the generators go on.
-        generators = [variable for _, variable in state.walk(model) if state.is_seed(variable)]
-        seeds = [(variable, tf.identity(variable.value)) for variable in generators]
-        weights = [variable.value for variable in variables]
-        gradients, loss, y_pred = look(x, y, sample_weight, weights)
-        above = uphill(weights, gradients, radius)
-        with keras.StatelessScope([*zip(variables, above, strict=True), *seeds], collect_losses=True):
-            gradients, _, _ = look(x, y, sample_weight, above)
-        model.optimizer.apply(gradients, variables)
-        (mean_loss,) = (metric for metric in model.metrics if metric.name == "loss")
-        mean_loss.update_state(loss, sample_weight=tf.shape(tf.nest.flatten(x)[0])[0])
+        trained, others = model.trainable_variables, model.non_trainable_variables
+        began = values(others)
+        gradients, loss, y_pred = look(x, y, sample_weight)
+        here, passed = values(trained), values(others)
+        # Of an embedding they are single rows, and one that is there twice counts as their sum.
+        whole = [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]
+        # Put into the variables: a layer that is computed anew for its gradient has none for tensors in their place.
+        put(trained, uphill(here, _of_weights(trained, whole), radius))
+        put(others, began)
+        gradients, _, _ = look(x, y, sample_weight)
+        put(trained, here)
+        put(others, passed)
+        model.optimizer.apply(gradients, trained)
+        mean_loss = next(metric for metric in model.metrics if metric.name == "loss")  # the model's own is the first
+        examples = next(part for part in keras.tree.flatten(x) if part is not None)
+        mean_loss.update_state(loss, sample_weight=tf.shape(examples)[0])
         return model.compute_metrics(x, y, y_pred, sample_weight)
 
     return train_step
@@ -105,11 +119,19 @@ def _on_jax(model: keras.Model, radius: float) -> Callable:
             return look(weights, *arguments, **options)
         here = [jax.lax.stop_gradient(weight) for weight in weights]
         (_, updates), gradients = jax.value_and_grad(look, has_aux=True)(here, *arguments, **options)
-        above = uphill(weights, [jax.lax.stop_gradient(gradient) for gradient in gradients], radius)
-        loss, _ = look(above, *arguments, **options)
+        gradients = _of_weights(model.trainable_variables, map(jax.lax.stop_gradient, gradients))
+        loss, _ = look(uphill(weights, gradients, radius), *arguments, **options)
         return loss, updates
 
     return compute_loss_and_updates
+
+
+def _of_weights(variables: Sequence[keras.Variable], gradients: Iterable[Any]) -> list[Any]:
+    """The gradients, none for a variable of float8 that takes what stands in its gradient's place as its value."""
+    return [
+        None if variable.overwrite_with_gradient else gradient
+        for variable, gradient in zip(variables, gradients, strict=True)
+    ]
 
 
 _STEPS = {"tensorflow": ("train_step", _on_tensorflow), "jax": ("compute_loss_and_updates", _on_jax)}

@@ -45,6 +45,15 @@ def _find(model, data, **options):
     return kt.find_learning_rate(model, data, **{"steps": 12, "verbose": False, **options})
 
 
+def test_a_sharpness_aware_stage_is_tried_by_its_own_steps():
+    losses = []
+    for sam in (0.0, 5.0):
+        keras.utils.set_random_seed(0)
+        losses.append(_find(*_pictures(0.0), plan=kt.Plan([kt.Stage("all", 2, sam=sam)]), steps=10).losses)
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)  # both are of the weights that the model has
+    assert losses[0][-1] != pytest.approx(losses[1][-1], rel=1e-3)
+
+
 @pytest.mark.parametrize(
     "make", [pytest.param(_pictures, id="pictures", marks=both_backends), pytest.param(_texts, id="texts")]
 )

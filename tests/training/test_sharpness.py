@@ -1,5 +1,6 @@
 """Sharpness-aware steps, held against their formula: what a step does, what it leaves behind, and what it goes with."""
 
+import dataclasses
 import functools
 
 import bodies
@@ -68,6 +69,61 @@ def test_a_step_descends_by_the_gradient_a_little_uphill():
 
 
 @both_backends
+def test_a_row_of_an_embedding_that_is_there_twice_counts_once():
+    """TensorFlow hands out its gradient row by row, and the sum of the rows is meant. Against plain steps of Keras."""
+
+    def step(weights, radius=0.0):
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Embedding(2, 3), keras.layers.Flatten(), keras.layers.Dense(2)]
+        model = keras.Sequential([keras.Input((6,)), *layers])
+        model.compile(keras.optimizers.SGD(1.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        if weights:
+            state.assign(model, weights)
+        before = state.values(model)
+        with sharpness_aware(model, radius):
+            model.fit(np.arange(48).reshape(8, 6) % 2, np.arange(8) % 2, batch_size=8, epochs=1, verbose=0)
+        return before, [old - new for old, new in zip(before, state.values(model), strict=True)]
+
+    weights, gradients = step(None)
+    length = np.sqrt(sum(np.sum(gradient**2) for gradient in gradients))
+    _, expected = step([weight + 0.5 * each / length for weight, each in zip(weights, gradients, strict=True)])
+    _, found = step(weights, radius=0.5)
+    for one, other, here in zip(found, expected, gradients, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+        assert not np.allclose(one, here, rtol=1e-2, atol=1e-3)
+
+
+class _Counter(keras.layers.Layer):
+    """Adds how often it has been called in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False, name="calls")
+        self.mean = keras.metrics.Mean(name="loss")  # a layer's own, which is not the model's
+
+    def call(self, inputs, training=False):
+        before = keras.ops.convert_to_tensor(self.calls)
+        if training:
+            self.calls.assign(before + 1.0)
+        return inputs + before
+
+
+@both_backends
+def test_what_a_layer_counts_is_counted_once_a_step_and_the_same_in_both_passes():
+    found = []
+    for radius in (0.0, 1e-5):
+        keras.utils.set_random_seed(0)
+        model = _compiled(_Counter())
+        for _ in range(2):
+            loss, _, after = _one_step(model, radius)
+        assert float(model.layers[0].calls.numpy()) == 2
+        found.append((loss, after))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-4)
+    for plain, nearly in zip(found[0][1], found[1][1], strict=True):
+        np.testing.assert_allclose(nearly, plain, rtol=1e-3, atol=2e-5)
+
+
+@both_backends
 def test_both_passes_see_the_same_dropout():
     """Hardly uphill, the step is the plain one, to the state of the generator: another mask would lead elsewhere."""
     found = []
@@ -131,7 +187,9 @@ def test_a_stage_trains_by_it():
 
 def test_a_stage_on_kept_features_comes_to_the_same():
     plan = kt.Plan([kt.Stage("head", 3, learning_rate=0.05, optimizer="sgd", sam=0.5)])
-    (_, whole), (_, cached) = (_fitted(plan, cache=cache) for cache in ("off", "memory"))
+    without = dataclasses.replace(plan, stages=[dataclasses.replace(plan.stages[0], sam=0.0)])
+    (_, whole), (_, cached), (_, plain) = _fitted(plan, cache="off"), _fitted(plan), _fitted(without)
+    assert max(np.abs(one - other).max() for one, other in zip(cached, plain, strict=True)) > 1e-3
     for one, other in zip(whole, cached, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
@@ -158,9 +216,13 @@ def test_in_half_precision_it_comes_to_about_the_same():
 
 
 def test_adapters_learn_by_it():
-    model = classifier()
-    run = kt.fit(model, dark_and_light(24), kt.lora(model, targets="block*", epochs=2, sam=0.05), verbose=False)
-    assert np.isfinite(run.history[-1]["loss"])
+    found = []
+    for sam in (0.0, 0.5):
+        keras.utils.set_random_seed(0)
+        model = classifier()
+        kt.fit(model, dark_and_light(24), kt.lora(model, targets="block*", epochs=2, sam=sam), verbose=False)
+        found.append(np.array(model.get_layer("head").kernel.numpy()))
+    assert np.abs(found[0] - found[1]).max() > 1e-4
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import bodies
@@ -77,6 +78,17 @@ def test_methods_that_train_leave_a_plain_model_and_look_at_no_label_of_the_targ
     opened = keras.saving.load_model(tmp_path / "adapted.keras")
     np.testing.assert_allclose(opened.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-5)
     assert not any("adversary" in path or "paired" in path for path in (i.path for i in state.identities(model)))
+
+
+def test_a_stage_may_be_sharpness_aware():
+    kernels = []
+    for sam in (0.0, 5.0):
+        keras.utils.set_random_seed(0)
+        model = classifier()
+        stage = dataclasses.replace(ONE_EPOCH, sam=sam)
+        kt.adapt(model, _source(), _sealed(), "coral", stage=stage, verbose=False)
+        kernels.append(np.array(model.get_layer("head").kernel.numpy()))
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-5
 
 
 @pytest.mark.both_backends
