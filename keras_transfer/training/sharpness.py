@@ -48,8 +48,10 @@ def uphill(weights: Sequence[Any], gradients: Sequence[Any], radius: float) -> l
 
     Example:
 
-    >>> [float(weight) for weight in uphill([1.0, 2.0, 3.0], [0.3, None, -0.4], radius=0.5)]
-    [1.3, 2.0, 2.6]
+    >>> array = keras.ops.array
+    >>> moved = uphill([array([1.0, 3.0]), array([2.0])], [array([3.0, -4.0]), None], radius=5.0)
+    >>> [keras.ops.convert_to_numpy(weight).tolist() for weight in moved]
+    [[4.0, -1.0], [2.0]]
     """
     ops = keras.ops
     known = [ops.cast(ops.convert_to_tensor(gradient), "float32") for gradient in gradients if gradient is not None]
