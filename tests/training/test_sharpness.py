@@ -161,6 +161,43 @@ def test_afterwards_the_model_takes_keras_own_steps():
         np.testing.assert_allclose(new, old - 0.5 * gradient, rtol=1e-5, atol=1e-6)
 
 
+class _OwnKernel(keras.layers.Layer):
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 4), name="kernel")
+
+    def call(self, inputs):
+        return keras.ops.tanh(inputs @ self.kernel)
+
+
+@both_backends
+def test_a_layer_that_is_computed_anew_for_its_gradient_is_moved_as_any_other():
+    found = []
+    for mode in (None, "full"):
+        keras.utils.set_random_seed(0)
+        with keras.RematScope(mode):
+            layer = _OwnKernel()
+        found.append(_one_step(_compiled(layer), 0.5))
+    for (_, began, plain), (_, _, anew) in [found]:
+        for start, one, other in zip(began, plain, anew, strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
+            assert np.abs(one - start).max() > 1e-3
+
+
+def test_a_loss_that_is_not_told_of_training_is_minimised_as_well():
+    class Untold(keras.Sequential):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+            return super().compute_loss(x, y, y_pred, sample_weight)
+
+    found = []
+    for kind in (keras.Sequential, Untold):
+        keras.utils.set_random_seed(0)
+        model = kind([keras.Input((4,)), keras.layers.Dense(3)])
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        found.append(_one_step(model, 0.5)[2])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-6)
+
+
 def test_without_any_gradient_nothing_is_moved():
     still = uphill([np.ones(2, "float32")], [np.zeros(2, "float32")], radius=0.05)
     np.testing.assert_array_equal(still[0], [1.0, 1.0])
