@@ -12,7 +12,6 @@ import numpy as np
 
 from keras_transfer import state
 from keras_transfer.arguments import check_seed, is_number, is_whole
-from keras_transfer.backbones import hub
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.fates import fates
@@ -25,7 +24,6 @@ from keras_transfer.training.features import Cache, Keeping, features
 from keras_transfer.training.l2_sp import pretrained
 from keras_transfer.training.linear_probe import linear_head
 from keras_transfer.training.objectives import objective_of
-from keras_transfer.training.sharpness import sharpness_aware
 from keras_transfer.training.stages import (
     augmented_for,
     calibrate_statistics,
@@ -279,10 +277,7 @@ def _losses(
     kept = features(model, splits, keeping, epochs=epochs, seed=seed, verbose=False)
     watch = _UntilDiverged()
     with (
-        compilation.computing_in(model, precision),
-        compilation.averaging_over(model, stage, rise.steps),
-        sharpness_aware(model, stage.sam),
-        hub.taking_packed_inputs(model),
+        compilation.training_as(model, stage, rise.steps, precision),
         (kept or splits).in_use() as batches,
     ):
         fit_head(model, stage, batches, seed=seed)

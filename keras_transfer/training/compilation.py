@@ -7,13 +7,14 @@ import keras
 import numpy as np
 
 from keras_transfer import state
-from keras_transfer.backbones import freezing, graph
+from keras_transfer.backbones import freezing, graph, hub
 from keras_transfer.backbones.blocks import blocks
 from keras_transfer.errors import explain, nearest
 from keras_transfer.plans.fates import Fate
 from keras_transfer.plans.plan import Stage
 from keras_transfer.training.l2_sp import PullingOptimizer
 from keras_transfer.training.layerwise_optimizer import LayerwiseOptimizer
+from keras_transfer.training.sharpness import sharpness_aware
 
 PRECISIONS = ("mixed_bfloat16", "mixed_float16")
 _NOT_DECAYED = ("bias", "gamma", "beta")
@@ -109,6 +110,18 @@ def optimizer(
     else:
         layerwise = LayerwiseOptimizer(inner, ratios)
     return keras.optimizers.LossScaleOptimizer(layerwise) if precision == "mixed_float16" else layerwise
+
+
+@contextlib.contextmanager
+def training_as(model: keras.Model, stage: Stage, steps: int, precision: str | None) -> Iterator[None]:
+    """Lets the model, for the time being, compute and take its steps as a stage of so many steps has it."""
+    with (
+        computing_in(model, precision),
+        averaging_over(model, stage, steps),
+        sharpness_aware(model, stage.sam),
+        hub.taking_packed_inputs(model),
+    ):
+        yield
 
 
 def check_precision(precision: object) -> None:

@@ -4,8 +4,8 @@ Each step descends by the gradient that is found a little uphill: at `w + radius
 at the weights `w` themselves. So it goes towards places around which the loss is low as well, and not at them alone. It
 takes two passes, forward and backward, where other training takes one.
 
-Both passes see the same dropout. What a step leaves behind besides the weights, moving statistics and the loss and
-accuracy that are reported, is of the first pass, at the weights that the model has.
+Both passes see the same dropout. What a step leaves behind beside the weights (moving statistics, the loss and accuracy
+that are reported) is of the first pass, at the weights that the model has.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ def sharpness_aware(model: keras.Model, radius: float) -> Iterator[None]:
     """Lets `model.fit` minimise sharpness as well, for the time being.
 
     Args:
-        model: is to be compiled within; afterwards the next `fit` traces its steps anew.
+        model: compiled before or within. What had been traced of its steps is traced anew, here and afterwards.
         radius: how far uphill, as the length of all changes to the weights together; with 0 training is as always.
 
     Raises:
@@ -36,6 +36,7 @@ def sharpness_aware(model: keras.Model, radius: float) -> Iterator[None]:
     check_sharpness_aware(model)
     name, step = _STEPS[keras.backend.backend()]
     setattr(model, name, step(model, radius))
+    model.train_function = None
     try:
         yield
     finally:
@@ -54,13 +55,12 @@ def uphill(weights: Sequence[Any], gradients: Sequence[Any], radius: float) -> l
     [[4.0, -1.0], [2.0]]
     """
     ops = keras.ops
-    known = [ops.cast(ops.convert_to_tensor(gradient), "float32") for gradient in gradients if gradient is not None]
-    norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in known))
+    known = [None if gradient is None else ops.cast(gradient, "float32") for gradient in gradients]
+    norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in known if gradient is not None))
     share = radius / ops.maximum(norm, 1e-12)
-    moved = iter([ops.multiply(share, gradient) for gradient in known])
     return [
-        weight if gradient is None else ops.add(weight, ops.cast(next(moved), ops.dtype(weight)))
-        for weight, gradient in zip(weights, gradients, strict=True)
+        weight if gradient is None else ops.add(weight, ops.cast(share * gradient, ops.dtype(weight)))
+        for weight, gradient in zip(weights, known, strict=True)
     ]
 
 
@@ -151,12 +151,13 @@ def check_sharpness_aware(model: keras.Model) -> None:
                 to_mend="leave `sam` out: sam=0.0",
             )
         )
-    name, _ = _STEPS[backend]
-    if any(getattr(type(model), each) is not getattr(keras.Model, each) for each in ("train_step", name)):
+    parts = dict.fromkeys(("train_step", _STEPS[backend][0]))
+    own = [name for name in parts if getattr(type(model), name) is not getattr(keras.Model, name)]
+    if own:
         raise ValueError(
             explain(
                 "This model takes training steps of its own, and a sharpness-aware step would take their place.",
-                given=f"{type(model).__name__}.{name}",
+                given=" and ".join(f"{type(model).__name__}.{name}" for name in own),
                 to_mend="leave `sam` out: sam=0.0",
             )
         )

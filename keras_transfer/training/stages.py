@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_transfer import state
 from keras_transfer.adapters import attach
-from keras_transfer.backbones import freezing, hub
+from keras_transfer.backbones import freezing
 from keras_transfer.data.splits import Batches, Splits
 from keras_transfer.evaluation.cost import StageCost
 from keras_transfer.plans.fates import Fate, fates
@@ -25,7 +25,6 @@ from keras_transfer.training.initial_weights import draw_anew
 from keras_transfer.training.job import Done, Job, at_stage
 from keras_transfer.training.linear_probe import start_from_probe
 from keras_transfer.training.safeguard import BELIEFS, OF_HEAD, Interpolation, safeguard
-from keras_transfer.training.sharpness import sharpness_aware
 from keras_transfer.training.snapshot import Outset, Snapshot
 
 # Of the steps of an epoch, if their number can be divided so; not in short stages, where tracing them takes longer.
@@ -75,10 +74,7 @@ class StageInTraining:
                 model, stage, self._job.splits, seed=settings.seed, verbose=settings.verbose
             )
         with (
-            compilation.computing_in(model, settings.precision),
-            compilation.averaging_over(model, stage, stage.epochs * self._steps),
-            sharpness_aware(model, stage.sam),
-            hub.taking_packed_inputs(model),
+            compilation.training_as(model, stage, stage.epochs * self._steps, settings.precision),
             self.choose_batches().in_use() as self.batches,
         ):
             if begun is None:

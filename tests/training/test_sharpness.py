@@ -177,10 +177,10 @@ def test_a_layer_that_is_computed_anew_for_its_gradient_is_moved_as_any_other():
         with keras.RematScope(mode):
             layer = _OwnKernel()
         found.append(_one_step(_compiled(layer), 0.5))
-    for (_, began, plain), (_, _, anew) in [found]:
-        for start, one, other in zip(began, plain, anew, strict=True):
-            np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
-            assert np.abs(one - start).max() > 1e-3
+    (_, began, plain), (_, _, anew) = found
+    for start, one, other in zip(began, plain, anew, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
+        assert np.abs(one - start).max() > 1e-3
 
 
 def test_a_loss_that_is_not_told_of_training_is_minimised_as_well():
