@@ -35,9 +35,12 @@ fitting = importlib.import_module("keras_transfer.training.fit")  # `kt.fit` is 
 
 
 def _three_stages():
-    """A stage that moves the body, one that pulls it back and averages it, and an adapter: all that is to come back."""
+    """A stage that moves the body, one that pulls it back and averages it, and an adapter: all that is to come back.
+
+    Steps of two passes (`sam`) are in the middle one, whose dropout both passes share.
+    """
     adapters = kt.LoRA(rank=2, targets="block[12]_conv", dropout=0.2)
-    kept_near = {"l2_sp": 20.0, "ema": 0.8, "batch_norm": "adapt", "patience": 1, "safeguard": True}
+    kept_near = {"l2_sp": 20.0, "ema": 0.8, "sam": 0.1, "batch_norm": "adapt", "patience": 1, "safeguard": True}
     return kt.Plan(
         [
             kt.Stage("top:1", 1, "away", start="probe", learning_rate=0.01),

@@ -55,9 +55,13 @@ def _loss_and_gradients(weights, decay):
 
 
 @both_backends
-def test_a_step_descends_by_the_gradient_a_little_uphill():
-    tanh = keras.layers.Dense(5, "tanh", kernel_regularizer=keras.regularizers.L2(0.1))
-    loss, before, after = _one_step(_compiled(tanh), radius=0.3)
+@pytest.mark.parametrize("trained_before", [False, True])
+def test_a_step_descends_by_the_gradient_a_little_uphill(trained_before):
+    """A model that has taken Keras' own steps before, too: what was traced of those is not run on."""
+    model = _compiled(keras.layers.Dense(5, "tanh", kernel_regularizer=keras.regularizers.L2(0.1)))
+    if trained_before:
+        _one_step(model, radius=0.0)
+    loss, before, after = _one_step(model, radius=0.3)
     here, gradients = _loss_and_gradients(before, decay=0.1)
     length = np.sqrt(sum(np.sum(gradient**2) for gradient in gradients))
     above = [weight + 0.3 * gradient / length for weight, gradient in zip(before, gradients, strict=True)]
