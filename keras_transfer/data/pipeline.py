@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer.data import reading
+from keras_transfer.data import reading, ten_crop
 from keras_transfer.data.augmentation import Augmentation, augmented
 from keras_transfer.data.decoding import resize
 from keras_transfer.data.examples import PictureExamples
@@ -208,6 +208,25 @@ def unchanged(examples: PictureExamples, *, size: tuple[int, int], batch_size: i
         float32 of shape (batch, height, width, 3), 0..255.
     """
     return _fed(_pictures(examples, size).batch(batch_size))
+
+
+def in_ten_crops(examples: PictureExamples, *, size: tuple[int, int], batch_size: int) -> Dataset:
+    """Batches of the ten crops of each picture, one picture's after another's, in order, once.
+
+    Returns:
+        float32 of shape (batch, height, width, 3), 0..255.
+    """
+
+    def load(number: np.ndarray) -> np.ndarray:
+        if _calls.ending:
+            return np.zeros((ten_crop.COUNT, *size, 3), np.float32)
+        return ten_crop.ten_crops(examples.picture(int(number), at_least=ten_crop.size_to_decode(size)), size)
+
+    def crops(number: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(_calls.map(load, [number], tf.float32), (ten_crop.COUNT, *size, 3))
+
+    each = Dataset.range(len(examples)).map(crops, num_parallel_calls=processors())
+    return _fed(each.unbatch().batch(batch_size))
 
 
 def evaluation_batches(

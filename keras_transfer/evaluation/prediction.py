@@ -9,12 +9,15 @@ import numpy as np
 from keras_transfer.backbones import hub
 from keras_transfer.builders.outputs import gives_logits
 from keras_transfer.data import model_inputs
+from keras_transfer.data.examples import PictureExamples
+from keras_transfer.data.images import ImageSplits
 from keras_transfer.data.splits import Batches, Split
+from keras_transfer.data.ten_crop import COUNT
 from keras_transfer.data.text_reading import given_texts
 from keras_transfer.errors import explain
 
 
-def predict(model: keras.Model, examples: Any, *, batch_size: int = 32) -> np.ndarray:
+def predict(model: keras.Model, examples: Any, *, batch_size: int = 32, ten_crop: bool = False) -> np.ndarray:
     """Class probabilities for pictures or texts.
 
     Pictures are decoded, turned upright and brought to the model's size, texts are split into tokens, by the functions
@@ -27,13 +30,16 @@ def predict(model: keras.Model, examples: Any, *, batch_size: int = 32) -> np.nd
             list of strings or one string; where several are read together, a list of tuples, `[(first, second)]` for
             a single pair.
         batch_size: examples at a time.
+        ten_crop: whether pictures are looked at in ten parts (four corners and the centre, 7/8 of each side, and the
+            mirror image of each), whose probabilities are averaged (Krizhevsky, Sutskever and Hinton 2012). It takes
+            ten times as long. Not where what tells classes apart is at the edge, or which way round they are.
 
     Returns:
         A float32 array of shape (examples, classes), in their order, each row summing to 1.
 
     Raises:
         ValueError: for pictures that cannot be read, each named with its position, or arrays scaled to 0..1; for what
-            is no text; for a model that reads text and has no tokenizer, or that writes text.
+            is no text; for a model that reads text and has no tokenizer, or that writes text; for texts in ten crops.
 
     Example:
 
@@ -43,13 +49,32 @@ def predict(model: keras.Model, examples: Any, *, batch_size: int = 32) -> np.nd
     (1, 3)
     """
     if _reads_text(model):
+        if ten_crop:
+            raise ValueError(
+                explain("Texts have no crops.", given=f"ten_crop=True for {model.name}", to_mend="leave it out")
+            )
         return _of_texts(model, given_texts(examples), batch_size)
 
     from keras_transfer.data import pipeline
 
-    pictures = pipeline.readable(examples)
-    batches = pipeline.unchanged(pictures, size=model.input_shape[1:3], batch_size=batch_size)
+    pictures, size = pipeline.readable(examples), model.input_shape[1:3]
+    if ten_crop:
+        return _of_ten_crops(model, pictures, size, batch_size)
+    batches = pipeline.unchanged(pictures, size=size, batch_size=batch_size)
     return _as_probabilities(model, _outputs(model, batches, len(pictures)))
+
+
+def predict_split_in_ten_crops(model: keras.Model, splits: ImageSplits, split: Split) -> np.ndarray:
+    """Class probabilities for one split of pictures, in its order, shape (examples, classes), as of `predict`."""
+    return _of_ten_crops(model, split.examples, splits.size(model), splits.batch_size)
+
+
+def _of_ten_crops(model: keras.Model, pictures: PictureExamples, size: tuple[int, int], batch_size: int) -> np.ndarray:
+    from keras_transfer.data import pipeline
+
+    batches = pipeline.in_ten_crops(pictures, size=size, batch_size=batch_size)
+    said = _as_probabilities(model, _outputs(model, batches, COUNT * len(pictures)))
+    return said.reshape(-1, COUNT, said.shape[-1]).mean(axis=1)
 
 
 def predict_split(model: keras.Model, splits: Batches, split: Split) -> np.ndarray:

@@ -6,11 +6,12 @@ import keras
 import numpy as np
 
 from keras_transfer.builders.outputs import check_classes, check_outputs, compile_as_classifier, gives_logits
+from keras_transfer.data.images import ImageSplits
 from keras_transfer.data.splits import Batches, Split, Splits
 from keras_transfer.errors import explain, nearest
 from keras_transfer.evaluation.cost import Cost
 from keras_transfer.evaluation.language_report import LanguageReport
-from keras_transfer.evaluation.prediction import predict_split
+from keras_transfer.evaluation.prediction import predict_split, predict_split_in_ten_crops
 from keras_transfer.evaluation.report import Report, report
 from keras_transfer.training.token_metrics import TokenAccuracy, TokenCrossEntropy
 
@@ -152,19 +153,23 @@ def objective_of(splits: Splits) -> Objective:
     return Classification() if splits.classes else NextToken()
 
 
-def evaluate(model: keras.Model, splits: Splits, split: str = "test") -> Report | LanguageReport:
+def evaluate(
+    model: keras.Model, splits: Splits, split: str = "test", *, ten_crop: bool = False
+) -> Report | LanguageReport:
     """How good a model is on one split, trained by `fit` or not.
 
     Args:
         model: a classifier, or a language model for data without labels.
         splits: the data.
         split: `"train"`, `"validation"` or `"test"`.
+        ten_crop: whether pictures are looked at in ten parts, as by `kt.predict`.
 
     Returns:
         What `run.report` is after `fit`, without cost.
 
     Raises:
-        ValueError: where the data have no such split, or model and data do not belong together.
+        ValueError: where the data have no such split, or model and data do not belong together; for ten crops of what
+            are not labelled pictures.
 
     Example:
 
@@ -186,4 +191,16 @@ def evaluate(model: keras.Model, splits: Splits, split: str = "test") -> Report 
         )
     objective = objective_of(splits)
     objective.check(model, splits)
-    return objective.report(model, splits, named[split], None)[0]
+    if not ten_crop:
+        return objective.report(model, splits, named[split], None)[0]
+    if not isinstance(splits, ImageSplits):
+        raise ValueError(
+            explain(
+                "Ten crops are of pictures.",
+                given=f"ten_crop=True with {type(splits).__name__}",
+                expected="pictures, from kt.data.images",
+                to_mend="leave it out",
+            )
+        )
+    probabilities = predict_split_in_ten_crops(model, splits, named[split])
+    return report(named[split].labels, probabilities, splits.classes, split=split)

@@ -1,0 +1,47 @@
+"""Ten parts of one picture to look at instead of the whole (Krizhevsky, Sutskever and Hinton 2012)."""
+
+import math
+
+import numpy as np
+
+from keras_transfer.data.decoding import resize
+
+# Of each side, as in the paper: crops of 224 pixels from pictures of 256.
+PART = 0.875
+COUNT = 10
+
+
+def ten_crops(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The four corners and the centre of a picture, then the same of its mirror image.
+
+    Args:
+        picture: of shape (height, width, 3), 0..255.
+        size: (height, width) that each part is brought to, in pixels.
+
+    Returns:
+        float32 of shape (10, *size, 3), 0..255.
+
+    Example:
+
+    >>> picture = np.arange(64.0).reshape(8, 8, 1).repeat(3, axis=2)
+    >>> crops = ten_crops(picture, (7, 7))
+    >>> crops.shape, crops[:5, 0, 0, 0].tolist(), crops[5:, 0, 0, 0].tolist()
+    ((10, 7, 7, 3), [0.0, 1.0, 8.0, 9.0, 0.0], [6.0, 7.0, 14.0, 15.0, 6.0])
+    """
+    height, width = (max(1, round(PART * side)) for side in picture.shape[:2])
+    down, across = (side - kept for side, kept in zip(picture.shape[:2], (height, width), strict=True))
+    corners = [(0, 0), (0, across), (down, 0), (down, across), (down // 2, across // 2)]
+    crops = [resize(picture[top : top + height, left : left + width], size) for top, left in corners]
+    return np.stack([*crops, *(crop[:, ::-1] for crop in crops)])
+
+
+def size_to_decode(size: tuple[int, int]) -> tuple[int, int]:
+    """The least size of a picture whose crops have as many pixels as they are brought to.
+
+    Example:
+
+    >>> size_to_decode((224, 224))
+    (256, 256)
+    """
+    height, width = (math.ceil(side / PART) for side in size)
+    return height, width
