@@ -4,8 +4,9 @@
 
 prints the README's table; with `--methods uncalibrated` its row on that, with `--methods l2_sp ema sam` those of what a
 stage may have beside, with `--methods model_soup` that of three runs whose weights are averaged, and of the mean of the
-three. Where a run of staged fine-tuning was before the safeguard is measured as well,
-on the weights that it had. Every method has the same body (MobileNetV2 0.35 at 224, ImageNet weights), the same
+three, with `--methods ten_crop` those of staged fine-tuning and of feature extraction when each test picture is looked
+at in ten crops. Where a run of staged fine-tuning was before the safeguard is measured as well, on the weights that it
+had. Every method has the same body (MobileNetV2 0.35 at 224, ImageNet weights), the same
 pictures to train on (but for a fifth of them, held out for validation by the seed; with `--validation 0` all of them,
 and the safeguard goes by its prior) and the same test pictures; nothing is selected on those. Results are kept in
 `--results` as they come, so that the command can be stopped and started again.
@@ -29,6 +30,8 @@ VARIANTS = {
 METHODS = ("probe", "feature_extraction", "staged_fine_tuning", "guide")
 # The mean of so many runs of staged fine-tuning, each seed's runs others than those of the seeds before.
 SOUP, IN_A_SOUP = "model_soup", 3
+# Both methods, looked at in ten crops.
+TEN_CROP = "ten_crop"
 # What a table has a row for, and the method that it comes from.
 ROWS = {
     "probe": "probe",
@@ -38,6 +41,8 @@ ROWS = {
     **{name: name for name in VARIANTS},
     SOUP: SOUP,
     "its_runs": SOUP,
+    "staged_fine_tuning_in_ten_crops": TEN_CROP,
+    "feature_extraction_in_ten_crops": TEN_CROP,
     "guide_head": "guide",
     "guide_fine_tuned": "guide",
 }
@@ -49,7 +54,7 @@ def main() -> None:
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("runs/image_fine_tuning.json"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *VARIANTS, SOUP])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *VARIANTS, SOUP, TEN_CROP])
     parser.add_argument("--validation", type=float, default=0.2, help="the part of train that is held out")
     options = parser.parse_args()
 
@@ -89,6 +94,9 @@ def measure(folder: pathlib.Path, method: str, seed: int, validation: float) -> 
 
     test = "val" if folder.name == "hymenoptera" else "test"
     splits = kt.data.images({"train": folder / "train", "test": folder / test}, validation=validation, seed=seed)
+    if method == TEN_CROP:
+        both = ("feature_extraction", "staged_fine_tuning")
+        return {f"{each}_in_ten_crops": in_ten_crops(splits, each, seed) for each in both}
     if method == "guide":
         head, fine_tuned = keras_io_guide(splits, seed)
         return {"guide_head": head, "guide_fine_tuned": fine_tuned}
@@ -108,6 +116,18 @@ def measure(folder: pathlib.Path, method: str, seed: int, validation: float) -> 
         return {method: accuracy}
     state.assign(model, reached[-1])
     return {method: accuracy, "before_the_safeguard": kt.evaluate(model, splits, "test").accuracy}
+
+
+def in_ten_crops(splits, method: str, seed: int) -> float:
+    """Test accuracy of one method when each test picture is looked at in ten crops; it is trained as without."""
+    import keras
+
+    import keras_transfer as kt
+
+    keras.utils.set_random_seed(seed)
+    model = kt.image_classifier("MobileNetV2", splits.classes, alpha=0.35)
+    kt.fit(model, splits, getattr(kt, method)(model), seed=seed, verbose=False)
+    return kt.evaluate(model, splits, "test", ten_crop=True).accuracy
 
 
 def arrays(splits, split, model):

@@ -6,8 +6,9 @@ import numpy as np
 
 from keras_transfer.data.decoding import resize
 
-# Of each side, as in the paper: crops of 224 pixels from pictures of 256.
-PART = 0.875
+# Of each side. The paper has 7/8; on folds of the training pictures of the four shared sets, larger parts served bodies
+# that were fine-tuned on crops, and fitted heads, a little better.
+PART = 15 / 16
 COUNT = 10
 
 
@@ -23,10 +24,10 @@ def ten_crops(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Example:
 
-    >>> picture = np.arange(64.0).reshape(8, 8, 1).repeat(3, axis=2)
-    >>> crops = ten_crops(picture, (7, 7))
+    >>> picture = np.arange(256.0).reshape(16, 16, 1).repeat(3, axis=2)
+    >>> crops = ten_crops(picture, (15, 15))
     >>> crops.shape, crops[:5, 0, 0, 0].tolist(), crops[5:, 0, 0, 0].tolist()
-    ((10, 7, 7, 3), [0.0, 1.0, 8.0, 9.0, 0.0], [6.0, 7.0, 14.0, 15.0, 6.0])
+    ((10, 15, 15, 3), [0.0, 1.0, 16.0, 17.0, 0.0], [14.0, 15.0, 30.0, 31.0, 14.0])
     """
     height, width = (max(1, round(PART * side)) for side in picture.shape[:2])
     down, across = (side - kept for side, kept in zip(picture.shape[:2], (height, width), strict=True))
@@ -41,7 +42,7 @@ def size_to_decode(size: tuple[int, int]) -> tuple[int, int]:
     Example:
 
     >>> size_to_decode((224, 224))
-    (256, 256)
+    (239, 239)
     """
     height, width = (math.ceil(side / PART) for side in size)
     return height, width

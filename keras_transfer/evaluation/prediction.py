@@ -30,9 +30,9 @@ def predict(model: keras.Model, examples: Any, *, batch_size: int = 32, ten_crop
             list of strings or one string; where several are read together, a list of tuples, `[(first, second)]` for
             a single pair.
         batch_size: examples at a time.
-        ten_crop: whether pictures are looked at in ten parts (four corners and the centre, 7/8 of each side, and the
+        ten_crop: whether pictures are looked at in ten parts (four corners and the centre, 15/16 of each side, and the
             mirror image of each), whose probabilities are averaged (Krizhevsky, Sutskever and Hinton 2012). It takes
-            ten times as long. Not where what tells classes apart is at the edge, or which way round they are.
+            ten times as long. Not where classes differ by which way round they are.
 
     Returns:
         A float32 array of shape (examples, classes), in their order, each row summing to 1.
