@@ -6,10 +6,10 @@ prints the README's table; with `--methods uncalibrated` its row on that, with `
 stage may have beside, with `--methods model_soup` that of three runs whose weights are averaged, and of the mean of the
 three, with `--methods ten_crop` those of staged fine-tuning and of feature extraction when each test picture is looked
 at in ten crops. Where a run of staged fine-tuning was before the safeguard is measured as well, on the weights that it
-had. Every method has the same body (MobileNetV2 0.35 at 224, ImageNet weights), the same
-pictures to train on (but for a fifth of them, held out for validation by the seed; with `--validation 0` all of them,
-and the safeguard goes by its prior) and the same test pictures; nothing is selected on those. Results are kept in
-`--results` as they come, so that the command can be stopped and started again.
+had. Every method has the same body (MobileNetV2 0.35 at 224, ImageNet weights), the same pictures to train on (but for
+a fifth of them, held out for validation by the seed; with `--validation 0` all of them, and the safeguard goes by its
+prior) and the same test pictures; nothing is selected on those. Results are kept in `--results` as they come, so that
+the command can be stopped and started again.
 """
 
 import argparse

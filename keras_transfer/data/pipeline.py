@@ -216,16 +216,8 @@ def in_ten_crops(examples: PictureExamples, *, size: tuple[int, int], batch_size
     Returns:
         float32 of shape (batch, height, width, 3), 0..255.
     """
-
-    def load(number: np.ndarray) -> np.ndarray:
-        if _calls.ending:
-            return np.zeros((ten_crop.COUNT, *size, 3), np.float32)
-        return ten_crop.ten_crops(examples.picture(int(number), at_least=ten_crop.size_to_decode(size)), size)
-
-    def crops(number: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(_calls.map(load, [number], tf.float32), (ten_crop.COUNT, *size, 3))
-
-    each = Dataset.range(len(examples)).map(crops, num_parallel_calls=processors())
+    least = ten_crop.size_to_decode(size)
+    each = _made_of(examples, lambda picture: ten_crop.ten_crops(picture, size), (ten_crop.COUNT, *size, 3), least)
     return _fed(each.unbatch().batch(batch_size))
 
 
@@ -434,15 +426,26 @@ def side_by_side(source: Dataset, target: Dataset) -> Dataset:
 
 
 def _pictures(examples: PictureExamples, size: tuple[int, int]) -> Dataset:
+    return _made_of(examples, lambda picture: resize(picture, size), (*size, 3), size)
+
+
+def _made_of(
+    examples: PictureExamples,
+    make: Callable[[np.ndarray], np.ndarray],
+    shape: tuple[int, ...],
+    at_least: tuple[int, int],
+) -> Dataset:
+    """What `make` makes of each picture, float32 of `shape`, in order, once; `at_least` as of `decoding.decode`."""
+
     def load(number: np.ndarray) -> np.ndarray:
         if _calls.ending:
-            return np.zeros((*size, 3), np.float32)
-        return resize(examples.picture(int(number), at_least=size), size)
+            return np.zeros(shape, np.float32)
+        return make(examples.picture(int(number), at_least=at_least))
 
-    def picture(number: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(_calls.map(load, [number], tf.float32), (*size, 3))
+    def made(number: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(_calls.map(load, [number], tf.float32), shape)
 
-    return Dataset.range(len(examples)).map(picture, num_parallel_calls=processors())
+    return Dataset.range(len(examples)).map(made, num_parallel_calls=processors())
 
 
 def _fed(batches: Dataset) -> Dataset:
