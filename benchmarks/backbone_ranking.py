@@ -3,14 +3,16 @@
     python benchmarks/backbone_ranking.py --shared ../shared
 
 Five bodies (two sizes of MobileNetV2 and a small MobileNet, all of ImageNet; a MobileNetV2 of iNaturalist's insects;
-one with random weights) are adapted to four picture sets, by feature extraction and by staged fine-tuning. Their test
-accuracies are the truth, which `kt.advise` is asked for within `--minutes`, without the test split. The table gives,
-for each set, Kendall's tau between the advised order and that of the fine-tuned bodies, and the test accuracy of what
-is advised beside the best of the ten. On a machine that is busy, `--processor-time` gives the advice the minutes of one
-idle core.
+one with random weights) are adapted to four picture sets, by feature extraction and by staged fine-tuning, each as the
+line that `kt.advise` answers with does it. Their test accuracies are the truth, which it is asked for within
+`--minutes`, without the test split. The table gives, for each set, Kendall's tau between the advised order and that of
+the fine-tuned bodies, and the test accuracy of what is advised beside the best of the ten. On a machine that is busy,
+`--processor-time` gives the advice the minutes of one idle core.
 
 Every (set, body, seed) is one line of `--results`, and every (set, seed) of the advice another: the command can be
 stopped and started again, and goes on with what is missing. `--epochs 2` gives a first answer soon, in its own lines.
+The truth takes hours: two commands may share it, with other `--bodies` and `--results` each, whose lines are then put
+together.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from image_fine_tuning import SETS, lend_weights
 
 METHODS = ("feature_extraction", "staged_fine_tuning")
 INSECTS = "mobilenet_v2_1.0_224_inat_insect_notop.weights.h5"
+NAMES = ("MobileNetV2 1.0", "MobileNetV2 0.35", "MobileNet 0.25", "insects", "random")
 MEASURES = ("accuracy", "log_loss", "neighbours", "log_me")
 
 
@@ -35,7 +38,8 @@ def main() -> None:
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("runs/backbone_ranking.jsonl"))
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=10, help="of fine-tuning, after three of the head")
+    parser.add_argument("--bodies", nargs="+", choices=NAMES, default=list(NAMES), help="whose truth is measured")
+    parser.add_argument("--epochs", type=int, help="of fine-tuning, after three of the head; else those of the default")
     parser.add_argument("--minutes", type=float, default=5.0, help="what the advice may take")
     parser.add_argument("--what", nargs="+", default=["truth", "advice"], choices=["truth", "advice", "table"])
     parser.add_argument("--processor-time", action="store_true", help="let the minutes be those of one processor")
@@ -71,15 +75,14 @@ def bodies(shared: pathlib.Path, seed: int) -> dict:
         keras.utils.set_random_seed(seed)
         return kt.image_classifier("MobileNetV2", splits.classes, alpha=0.35, weights=None)
 
-    return {
-        "MobileNetV2 1.0": lambda splits: kt.image_classifier("MobileNetV2", splits.classes),
-        "MobileNetV2 0.35": lambda splits: kt.image_classifier("MobileNetV2", splits.classes, alpha=0.35),
-        "MobileNet 0.25": lambda splits: kt.image_classifier("MobileNet", splits.classes, alpha=0.25, image_size=128),
-        "insects": lambda splits: kt.image_classifier(
-            "MobileNetV2", splits.classes, weights=str(shared / "weights" / INSECTS)
-        ),
-        "random": random,
-    }
+    builders = (
+        lambda splits: kt.image_classifier("MobileNetV2", splits.classes),
+        lambda splits: kt.image_classifier("MobileNetV2", splits.classes, alpha=0.35),
+        lambda splits: kt.image_classifier("MobileNet", splits.classes, alpha=0.25, image_size=128),
+        lambda splits: kt.image_classifier("MobileNetV2", splits.classes, weights=str(shared / "weights" / INSECTS)),
+        random,
+    )
+    return dict(zip(NAMES, builders, strict=True))
 
 
 def read(name: str, seed: int, options: argparse.Namespace):
@@ -99,13 +102,15 @@ def measure_truth(name: str, seed: int, options: argparse.Namespace, scratch: pa
     import keras_transfer as kt
 
     for body, build in bodies(options.shared, seed).items():
+        if body not in options.bodies:
+            continue
         key = {"what": "truth", "set": name, "body": body, "seed": seed, "epochs": options.epochs}
         if is_there(key, options.results):
             continue
         splits, line = read(name, seed, options), dict(key)
         for method in METHODS:
             begun, model = time.perf_counter(), build(splits)
-            fine = {"epochs": (3, options.epochs)} if method == "staged_fine_tuning" else {}
+            fine = {"epochs": (3, options.epochs)} if options.epochs and method == "staged_fine_tuning" else {}
             plan = getattr(kt, method)(model, **fine)
             run = kt.fit(model, splits, plan, seed=seed, verbose=False)
             line[method] = run.report.accuracy
