@@ -68,6 +68,41 @@ def _kind_of(operation: keras.Operation) -> Kind | None:
     return "probabilities" if abs(made.sum() - 1) < 1e-3 else "shares"
 
 
+def check_is_classifier(model: keras.Model) -> None:
+    """Raises a `ValueError` where a model does not hand out what it thinks of each of several classes.
+
+    Example:
+
+    >>> pixels = keras.Input((4,))
+    >>> check_is_classifier(keras.Model(pixels, keras.layers.Dense(2)(pixels)))
+    """
+    shapes = [tuple(output.shape) for output in getattr(model, "outputs", None) or ()]
+    if len(shapes) != 1 or len(shapes[0]) != 2 or (shapes[0][1] or 0) < 2:
+        raise ValueError(
+            explain(
+                f"{model.name} is no classifier of one class of several.",
+                given=f"outputs of shape {', '.join(map(str, shapes))}"
+                if shapes
+                else f"{type(model).__name__}, no graph",
+                expected="one output of shape (batch, classes), of two classes at least",
+                to_mend=_to_mend(model, shapes),
+            )
+        )
+    check_outputs(model)
+
+
+def _to_mend(model: keras.Model, shapes: list[tuple[int | None, ...]]) -> str:
+    if not shapes:
+        return "build it as keras.Model(inputs, outputs)"
+    if hasattr(model, "generate"):
+        return "model.generate(…), for what writes text"
+    if len(shapes) > 1:
+        return "keras.Model(model.inputs, model.outputs[0]), of the output that is meant"
+    if len(shapes[0]) == 2:
+        return "keras.layers.Dense(2): a logit for each of two classes"
+    return "kt.image_classifier(model, classes), for a body without a head"
+
+
 def check_outputs(model: keras.Model) -> None:
     """Raises a `ValueError` where no loss and no prediction of one class of several fits what the model hands out."""
     if kind_of_outputs(model) == "shares":

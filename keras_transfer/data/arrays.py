@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer.data.decoding import as_array
 from keras_transfer.data.examples import ArrayExamples, EncodedExamples, FileExamples, PictureExamples
 from keras_transfer.data.sources import WHOLE, Found
 from keras_transfer.errors import explain
@@ -18,7 +19,7 @@ def arrays(pictures: Any, labels: Any, *, name: str = "x") -> Found:
 
     Args:
         pictures: shape (pictures, height, width, 3), (…, 1) or (pictures, height, width); uint8 or float, 0..255; or a
-            sequence of such pictures, each of its own size, of paths, or of the bytes of a file each.
+            sequence of such pictures, each of its own size, of Pillow's, of paths, or of the bytes of a file each.
         labels: whole numbers or names, shape (pictures,), or one-hot, shape (pictures, classes).
         name: what the pictures are called in messages.
 
@@ -41,8 +42,7 @@ def arrays(pictures: Any, labels: Any, *, name: str = "x") -> Found:
             )
         )
     shape = getattr(pictures, "shape", None)
-    holds_pixels = shape is not None and _are_numbers(pictures)
-    if holds_pixels and not (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3))):
+    if holds_numbers(pictures) and not (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3))):
         raise ValueError(
             explain(
                 "`x` does not have the shape of pictures.",
@@ -85,7 +85,7 @@ def of_one_kind(given: Any, class_names: Sequence[str], *, name: str) -> Picture
     Raises:
         ValueError: they are of several kinds, or their pixels are scaled already.
     """
-    if hasattr(given, "shape") and _are_numbers(given):
+    if holds_numbers(given):
         check_pixels(given, name)
         return ArrayExamples(given, class_names, name=name)
     kinds = {_kind(picture) for picture in given}
@@ -105,8 +105,15 @@ def of_one_kind(given: Any, class_names: Sequence[str], *, name: str) -> Picture
     )
 
 
-def _are_numbers(given: Any) -> bool:
-    return getattr(given.dtype, "kind", "") not in "OUS"
+def holds_numbers(given: Any) -> bool:
+    """Whether it is an array or a tensor of numbers, and not of names, bytes or arrays.
+
+    Example:
+
+    >>> holds_numbers(np.zeros(2)), holds_numbers(np.array(["ant.jpg"])), holds_numbers([0.0])
+    (True, False, False)
+    """
+    return hasattr(given, "shape") and hasattr(given, "dtype") and getattr(given.dtype, "kind", "") not in "OUS"
 
 
 def _kind(picture: Any) -> str:
@@ -165,7 +172,7 @@ def check_pixels(pictures: Any, name: str) -> None:
         return
     lowest, highest = np.inf, -np.inf
     for number in range(len(pictures)):
-        picture = np.asarray(pictures[number])
+        picture = as_array(pictures[number])
         if picture.dtype == np.uint8 or picture.dtype.kind not in "uif" or not picture.size:
             continue
         lowest, highest = (

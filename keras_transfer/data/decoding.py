@@ -132,6 +132,28 @@ def decode(encoded: bytes, at_least: tuple[int, int] | None = None) -> np.ndarra
         ) from error
 
 
+def is_opened(picture: object) -> bool:
+    """Whether it is a picture that Pillow has opened or made.
+
+    Example:
+
+    >>> is_opened(Image.new("L", (2, 2))), is_opened(np.zeros((2, 2)))
+    (True, False)
+    """
+    return isinstance(picture, Image.Image)
+
+
+def as_array(picture: object) -> np.ndarray:
+    """A picture as an array: of Pillow's pictures what `decode` would make of them, anything else as NumPy reads it.
+
+    Example:
+
+    >>> as_array(Image.new("P", (2, 1), 0)).shape, as_array([[7]]).tolist()
+    ((1, 2, 3), [[7]])
+    """
+    return _pixels(picture) if isinstance(picture, Image.Image) else np.asarray(picture)
+
+
 def encode(picture: np.ndarray, format: str = "PNG", **options: object) -> bytes:
     """The bytes of a file that holds this picture, uint8 of shape (height, width, 3) or (height, width).
 

@@ -149,7 +149,8 @@ class ArrayExamples(PictureExamples):
 
     Args:
         pictures: an array (or what is indexed like one: a memory map, an HDF5 data set, a list of arrays) of shape
-            (pictures, height, width, channels) or (pictures, height, width); one channel is repeated to three.
+            (pictures, height, width, channels) or (pictures, height, width); one channel is repeated to three. Or
+            pictures that Pillow has opened.
         class_names: one name for each.
         name: what they are called in messages.
         numbers: which of `pictures` these are; all of them, in order, if not given.
@@ -169,7 +170,7 @@ class ArrayExamples(PictureExamples):
         self.numbers = range(len(self.class_names)) if numbers is None else list(numbers)
 
     def _raw(self, number: int) -> np.ndarray:
-        return np.asarray(self.pictures[self.numbers[number]])
+        return decoding.as_array(self.pictures[self.numbers[number]])
 
     def picture(self, number: int, at_least: tuple[int, int] | None = None) -> np.ndarray:
         """The pixels of one example, with three channels."""

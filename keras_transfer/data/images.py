@@ -49,26 +49,7 @@ class ImageSplits(Splits):
         Raises:
             ValueError: neither says one, or they disagree.
         """
-        wanted = _input_size(model)
-        if wanted is None and self.image_size is None:
-            raise ValueError(
-                explain(
-                    "Nothing says to what size the pictures are to be brought.",
-                    given="a model that takes any size" if model is not None else "no model",
-                    expected="an `image_size`",
-                    to_mend="kt.data.images(…, image_size=224)",
-                )
-            )
-        if wanted is not None and self.image_size is not None and wanted != self.image_size:
-            raise ValueError(
-                explain(
-                    "The data and the model disagree about the size of a picture.",
-                    given=f"{self.image_size} from kt.data.images(image_size=…)",
-                    expected=f"{wanted}, which the model takes",
-                    to_mend="leave image_size out: the model's is taken",
-                )
-            )
-        return wanted or self.image_size
+        return picture_size(model, self.image_size, argument_of="kt.data.images")
 
     def training_batches(
         self, model: Any, *, seed: int | None = None, first_step: int = 0, epochs: int | None = None
@@ -194,6 +175,44 @@ def _size(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
             explain("`image_size` is no size.", given=repr(image_size), expected="pixels: a number, or (height, width)")
         )
     return size
+
+
+def picture_size(model: Any, image_size: int | tuple[int, int] | None, *, argument_of: str) -> tuple[int, int]:
+    """The (height, width) that pictures are brought to: the model's, or `image_size` where it takes any.
+
+    Args:
+        model: which takes pictures, or `None`.
+        image_size: what somebody wishes.
+        argument_of: the function that was told, for the message.
+
+    Raises:
+        ValueError: neither says one, or they disagree.
+
+    Example:
+
+    >>> picture_size(None, 224, argument_of="kt.data.images")
+    (224, 224)
+    """
+    wanted, given = _input_size(model), _size(image_size)
+    if wanted is None and given is None:
+        raise ValueError(
+            explain(
+                "Nothing says to what size the pictures are to be brought.",
+                given="a model that takes any size" if model is not None else "no model",
+                expected="an `image_size`",
+                to_mend=f"{argument_of}(…, image_size=224)",
+            )
+        )
+    if wanted is not None and given is not None and wanted != given:
+        raise ValueError(
+            explain(
+                "The data and the model disagree about the size of a picture.",
+                given=f"{given} from {argument_of}(image_size=…)",
+                expected=f"{wanted}, which the model takes",
+                to_mend="leave image_size out: the model's is taken",
+            )
+        )
+    return wanted or given
 
 
 def _input_size(model: Any) -> tuple[int, int] | None:

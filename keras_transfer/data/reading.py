@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras_transfer.data import arrays, folders, manifests
+from keras_transfer.data.decoding import is_opened
 from keras_transfer.data.examples import PictureExamples
 from keras_transfer.data.sources import SPLIT_NAMES, WHOLE, Found, split_name
 from keras_transfer.errors import explain, nearest
@@ -163,8 +164,9 @@ def pictures(given: Any) -> PictureExamples:
     """Pictures without labels, for prediction.
 
     Args:
-        given: an array of shape (pictures, height, width, 3) or of one picture; one path, or the bytes of a file; or
-            several of such, each of its own size, as a list, a column of a table, or an iterator.
+        given: an array of shape (pictures, height, width, 3) or of one picture, (height, width, 3), (height, width, 1)
+            or (height, width); one path, the bytes of a file, or a picture of Pillow's; or several of such, each of its
+            own size, as a list, a column of a table, or an iterator.
 
     Raises:
         ValueError: there is none, or they are of no such kind.
@@ -177,10 +179,15 @@ def pictures(given: Any) -> PictureExamples:
                 to_mend='its files, sorted(pathlib.Path(folder).glob("*.jpg")); or kt.data.images(…), with labels',
             )
         )
-    single = isinstance(given, str | bytes | os.PathLike) or (
-        hasattr(given, "shape") and len(given.shape) == 3 and given.shape[-1] == 3
-    )
-    given = arrays.in_places([given] if single else given)
+    given = arrays.in_places([given] if _is_one_picture(given) else given)
     if not len(given):
         raise ValueError(explain("There are no pictures.", given="none", expected="at least one"))
     return arrays.of_one_kind(given, [""] * len(given), name="pictures")
+
+
+def _is_one_picture(given: Any) -> bool:
+    if isinstance(given, str | bytes | os.PathLike) or is_opened(given):
+        return True
+    shape = given.shape if arrays.holds_numbers(given) else ()
+    # Two and four channels are one picture as well, of a kind that is refused as such; no picture is so narrow.
+    return len(shape) == 2 or (len(shape) == 3 and shape[-1] <= 4)

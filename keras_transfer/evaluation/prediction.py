@@ -6,18 +6,26 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer.arguments import is_whole
 from keras_transfer.backbones import hub
-from keras_transfer.builders.outputs import gives_logits
+from keras_transfer.builders.outputs import check_is_classifier, gives_logits
 from keras_transfer.data import model_inputs
 from keras_transfer.data.examples import PictureExamples
-from keras_transfer.data.images import ImageSplits
+from keras_transfer.data.images import ImageSplits, picture_size
 from keras_transfer.data.splits import Batches, Split
 from keras_transfer.data.ten_crop import COUNT
 from keras_transfer.data.text_reading import given_texts
 from keras_transfer.errors import explain
 
 
-def predict(model: keras.Model, examples: Any, *, batch_size: int = 32, ten_crop: bool = False) -> np.ndarray:
+def predict(
+    model: keras.Model,
+    examples: Any,
+    *,
+    batch_size: int = 32,
+    image_size: int | tuple[int, int] | None = None,
+    ten_crop: bool = False,
+) -> np.ndarray:
     """Class probabilities for pictures or texts.
 
     Pictures are decoded, turned upright and brought to the model's size, texts are split into tokens, by the functions
@@ -26,10 +34,11 @@ def predict(model: keras.Model, examples: Any, *, batch_size: int = 32, ten_crop
     Args:
         model: a classifier of pictures or of texts.
         examples: for pictures, an array (pictures, height, width, 3) of values 0..255, a single picture (height, width,
-            3), or a list of pictures, each an array of any size, a path or the bytes of an encoded file. For texts, a
-            list of strings or one string; where several are read together, a list of tuples, `[(first, second)]` for
-            a single pair.
+            3), or a list of pictures, each an array of any size, a path, the bytes of an encoded file, or what Pillow
+            has opened. For texts, a list of strings or one string; where several are read together, a list of tuples,
+            `[(first, second)]` for a single pair.
         batch_size: examples at a time.
+        image_size: pixels that pictures are brought to, a number or (height, width), for a model that takes any size.
         ten_crop: whether pictures are looked at in ten parts (four corners and the centre, 15/16 of each side, and the
             mirror image of each), whose probabilities are averaged (Krizhevsky, Sutskever and Hinton 2012). It takes
             ten times as long. Not where classes differ by which way round they are.
@@ -39,7 +48,8 @@ def predict(model: keras.Model, examples: Any, *, batch_size: int = 32, ten_crop
 
     Raises:
         ValueError: for pictures that cannot be read, each named with its position, or arrays scaled to 0..1; for what
-            is no text; for a model that reads text and has no tokenizer, or that writes text; for texts in ten crops.
+            is no text; for a model that reads text and has no tokenizer, or that writes text; for texts in ten crops;
+            for a model that takes something else than one picture or text, or is no classifier of one class of several.
 
     Example:
 
@@ -48,6 +58,16 @@ def predict(model: keras.Model, examples: Any, *, batch_size: int = 32, ten_crop
     >>> predict(model, [np.full((40, 60, 3), 128, "uint8")]).shape
     (1, 3)
     """
+    if not is_whole(batch_size) or batch_size < 1:
+        raise ValueError(
+            explain(
+                "`batch_size` is none.",
+                given=repr(batch_size),
+                expected="a whole number from 1",
+                to_mend="batch_size=32",
+            )
+        )
+    check_is_classifier(model)
     if _reads_text(model):
         if ten_crop:
             raise ValueError(
@@ -57,7 +77,9 @@ def predict(model: keras.Model, examples: Any, *, batch_size: int = 32, ten_crop
 
     from keras_transfer.data import pipeline
 
-    pictures, size = pipeline.readable(examples), model.input_shape[1:3]
+    _check_takes_pictures(model)
+    size = picture_size(model, image_size, argument_of="kt.predict")
+    pictures = pipeline.readable(examples)
     if ten_crop:
         return _of_ten_crops(model, pictures, size, batch_size)
     batches = pipeline.unchanged(pictures, size=size, batch_size=batch_size)
@@ -74,7 +96,7 @@ def _of_ten_crops(model: keras.Model, pictures: PictureExamples, size: tuple[int
 
     batches = pipeline.in_ten_crops(pictures, size=size, batch_size=batch_size)
     said = _as_probabilities(model, _outputs(model, batches, COUNT * len(pictures)))
-    return said.reshape(-1, COUNT, said.shape[-1]).mean(axis=1)
+    return said.reshape(len(pictures), COUNT, -1).mean(axis=1)
 
 
 def predict_split(model: keras.Model, splits: Batches, split: Split) -> np.ndarray:
@@ -113,15 +135,20 @@ def _reads_text(model: keras.Model) -> bool:
     return any(tensor.name == "token_ids" for tensor in model.inputs)
 
 
-def _of_texts(model: keras.Model, texts: Sequence[str | tuple[str, ...]], batch_size: int) -> np.ndarray:
-    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+def _check_takes_pictures(model: keras.Model) -> None:
+    shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][3] not in (3, None):
         raise ValueError(
             explain(
-                f"{model.name} is no classifier: it hands out one answer for each token.",
-                expected="a model of kt.text_classifier",
-                to_mend="model.generate(texts)" if hasattr(model, "generate") else None,
+                f"What {model.name} takes is not one picture in colour.",
+                given=f"inputs of shape {', '.join(map(str, shapes))}",
+                expected="one input of shape (batch, height, width, 3), as from kt.image_classifier",
+                to_mend="model.predict(…), with batches as the model takes them",
             )
         )
+
+
+def _of_texts(model: keras.Model, texts: Sequence[str | tuple[str, ...]], batch_size: int) -> np.ndarray:
     odd = next((place for place, text in enumerate(texts) if not _is_text(text)), None)
     if odd is not None:
         raise ValueError(

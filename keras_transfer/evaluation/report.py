@@ -143,11 +143,7 @@ class Report:
         >>> f"two right of two: {low:.2f} to {high:.2f}"
         'two right of two: 0.34 to 1.00'
         """
-        z = statistics.NormalDist().inv_cdf(0.975)
-        share, count = self.accuracy, self.examples
-        middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-        half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-        return max(0.0, middle - half), min(1.0, middle + half)
+        return interval_of_share(round(self.accuracy * self.examples), self.examples)
 
     def mistakes(self, count: int | None = None) -> list[tuple[str, str, int]]:
         """The pairs of classes that were confused, the most frequent first.
@@ -350,3 +346,18 @@ def report(
         confusion=metrics.confusion_matrix(labels, predicted, labels=every_class),
         cost=cost,
     )
+
+
+def interval_of_share(count: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a share of independent cases (Wilson 1927).
+
+    Example:
+
+    >>> [round(end, 2) for end in interval_of_share(2, 2)]
+    [0.34, 1.0]
+    """
+    z = statistics.NormalDist().inv_cdf(0.975)
+    share = count / total
+    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from keras_transfer.evaluation.report import interval_of_share
 from keras_transfer.formatting import percent
-from keras_transfer.study import folds, intervals
+from keras_transfer.study import folds
 from keras_transfer.training import linear_probe
 
 # More of each say no more.
@@ -85,7 +86,7 @@ def shift_between(one: np.ndarray, other: np.ndarray, names: tuple[str, str], *,
     features, labels = np.concatenate(drawn), np.repeat([0, 1], count)
     said = linear_probe.out_of_fold(features, labels, folds.stratified(labels, seed=seed), seed=seed).argmax(axis=1)
     right = int(np.sum(said == labels))
-    return Shift(*names, right / (2 * count), intervals.of_share(right, 2 * count), 2 * count)
+    return Shift(*names, right / (2 * count), interval_of_share(right, 2 * count), 2 * count)
 
 
 def shifts_among(

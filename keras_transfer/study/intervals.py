@@ -19,7 +19,6 @@ they are of those very models, and of methods that are equal one is often better
 
 import dataclasses
 import math
-import statistics
 from typing import Self
 
 import numpy as np
@@ -155,21 +154,6 @@ def of_difference(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> D
     return accuracy(truth, one[None]).minus(accuracy(truth, other[None])).estimate().within(-1, 1)
 
 
-def of_share(count: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a share of independent cases (Wilson 1927).
-
-    Example:
-
-    >>> [round(end, 2) for end in of_share(2, 2)]
-    [0.34, 1.0]
-    """
-    z = statistics.NormalDist().inv_cdf(0.975)
-    share = count / total
-    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def accuracy(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> Scores:
     """The share of the examples that was classified rightly.
 
@@ -177,9 +161,19 @@ def accuracy(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) ->
         labels: the true classes, shape (examples,).
         predicted: shape (seeds, examples).
     """
-    right = (predicted == labels).astype("float64")
-    values = right.mean(axis=1)
-    return Scores(values, right - values[:, None])
+    return mean((predicted == labels).astype("float64"))
+
+
+def mean(figures: npt.NDArray[np.float64]) -> Scores:
+    """The mean of what each example has, shape (seeds, examples).
+
+    Example:
+
+    >>> mean(np.array([[0.0, 1.0, 0.5, 0.5]])).values.tolist()
+    [0.5]
+    """
+    values = figures.mean(axis=1)
+    return Scores(values, figures - values[:, None])
 
 
 def macro_f1(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: int) -> Scores:

@@ -13,8 +13,8 @@ from keras_transfer.arguments import check_seed
 from keras_transfer.data.images import ImageSplits
 from keras_transfer.data.splits import Splits
 from keras_transfer.errors import explain
+from keras_transfer.evaluation.report import interval_of_share
 from keras_transfer.formatting import LINE_WIDTH, counted, percent
-from keras_transfer.study import intervals
 from keras_transfer.study.arguments import check_labelled
 from keras_transfer.study.domain_shift import Shift, shifts_among
 from keras_transfer.study.embedding import features_of
@@ -249,7 +249,7 @@ def _few(splits: Splits) -> Pitfall:
     figure = f"{counts[name]} training examples of {name!r}, the smallest class"
     judged = splits.validation
     if judged is not None:
-        low, high = intervals.of_share(round(0.8 * len(judged)), len(judged))
+        low, high = interval_of_share(round(0.8 * len(judged)), len(judged))
         figure += f"; on {len(judged)} validation examples an accuracy of 80 % may be {percent(low)} to {percent(high)}"
     return Pitfall("too little data per class", counts[name] < FEW, figure, "Collect more of it, or freeze the body")
 

@@ -171,7 +171,7 @@ def model_soup(
             re_estimate(model, splits, layers=adapting)
         together = _measured(model, splits, judge)
         kept = None
-        if together.loss > max(one.loss for one in found):
+        if not together.loss <= max(one.loss for one in found):  # a mean that overflowed has no loss, and is no better
             best = min(range(len(chosen)), key=lambda number: found[number].loss)
             kept = chosen[best]
             state.assign(model, ends[best])

@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 
+from keras_transfer.evaluation.report import interval_of_share
 from keras_transfer.study import folds, intervals
 from keras_transfer.study.intervals import Difference
 from keras_transfer.training import linear_probe
@@ -26,8 +27,9 @@ class Measures:
     """What frozen features are worth for a task, measured on train and validation.
 
     Attributes:
-        right: whether linear probes that were not fitted to an example are right about it, bool of shape (repeats,
-            examples): the examples are divided into folds anew each time.
+        right: whether linear probes that were not fitted to an example are right about it, bool of shape (strengths,
+            divisions, examples): the examples are divided into folds anew each time, and how strongly probes are
+            regularised is chosen anew for so many divisions.
         log_loss: the mean of -log of what they give the label.
         neighbours: accuracy of the nearest other examples.
         log_me: the mean log evidence of an example's label, see `log_me`.
@@ -46,13 +48,15 @@ class Measures:
     @property
     def interval(self) -> tuple[float, float]:
         """The accuracy's 95 % interval."""
-        count = self.right.shape[1]
-        return intervals.of_share(round(self.accuracy * count), count)
+        count = self.right.shape[-1]
+        return interval_of_share(round(self.accuracy * count), count)
 
     def lead_over(self, other: Self) -> Difference:
-        """How much more often the probes of these features are right, on the same examples."""
-        truth = np.ones(self.right.shape[1], bool)
-        own, others = (intervals.accuracy(truth, each.right) for each in (self, other))
+        """How much more often the probes of these features are right, on the same examples.
+
+        The interval is of these examples: that probes on others would be other probes is not in it.
+        """
+        own, others = (intervals.mean(each.right.mean(axis=1)) for each in (self, other))
         return own.minus(others).estimate().within(-1, 1)
 
 
@@ -64,27 +68,27 @@ def measures(features: np.ndarray, labels: np.ndarray, *, seed: int) -> Measures
         labels: class numbers, shape (examples,).
         seed: of the folds, and of how the probe's strength is chosen.
     """
-    said = np.concatenate(
+    each = min(max(1, round(_JUDGED / len(labels))), _MOST_DIVISIONS)
+    seeds = np.random.SeedSequence(seed).generate_state(_STRENGTHS * (1 + each)).reshape(_STRENGTHS, 1 + each).tolist()
+    said = np.stack(
         [
-            linear_probe.out_of_fold(features, labels, divisions, seed=seed + number)
-            for number, divisions in enumerate(_divisions(labels, seed=seed))
+            linear_probe.out_of_fold(features, labels, _divisions(labels, others), seed=of_strength)
+            for of_strength, *others in seeds
         ]
     )
-    given = said[:, np.arange(len(labels)), labels]
+    given = said[..., np.arange(len(labels)), labels]
     votes = neighbours(features, labels)
     return Measures(
-        said.argmax(axis=2) == labels,
+        said.argmax(axis=-1) == labels,
         float(-np.log(np.maximum(given, 1e-6)).mean()),
         float(np.mean(votes.argmax(axis=1) == labels)),
         log_me(features, labels),
     )
 
 
-def _divisions(labels: np.ndarray, *, seed: int) -> np.ndarray:
-    """Folds of the examples, more often divided where they are few: shape (strengths, divisions, examples)."""
-    each = min(max(1, round(_JUDGED / len(labels))), _MOST_DIVISIONS)
-    seeds = seed * _STRENGTHS * each + np.arange(_STRENGTHS * each)
-    return np.stack([folds.stratified(labels, seed=int(one)) for one in seeds]).reshape(_STRENGTHS, each, -1)
+def _divisions(labels: np.ndarray, seeds: list[int]) -> np.ndarray:
+    """Folds of the examples, divided anew by each seed: shape (seeds, examples)."""
+    return np.stack([folds.stratified(labels, seed=seed) for seed in seeds])
 
 
 def neighbours(features: np.ndarray, labels: np.ndarray, count: int = NEIGHBOURS) -> np.ndarray:

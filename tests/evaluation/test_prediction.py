@@ -1,5 +1,6 @@
 import io
 
+import bodies
 import keras
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from vocabularies import WORDS, word_pieces
 
 import keras_transfer as kt
+from keras_transfer.data import decoding
 from keras_transfer.evaluation.prediction import predict_split
 
 pytestmark = pytest.mark.both_backends
@@ -56,6 +58,107 @@ def test_one_picture_is_a_batch_of_one():
     model = classifier()
     picture = _pictures((40, 40))[0]
     np.testing.assert_array_equal(kt.predict(model, picture), kt.predict(model, picture[None]))
+
+
+def test_one_grey_picture_is_a_batch_of_one():
+    model, colour = classifier(), _pictures((40, 30))[0]
+    grey = colour[..., :1]
+    expected = kt.predict(model, np.repeat(grey, 3, axis=2)[None])
+    np.testing.assert_array_equal(kt.predict(model, grey), expected)
+    np.testing.assert_array_equal(kt.predict(model, grey[..., 0]), expected)
+
+
+def test_one_picture_with_transparency_as_an_array_is_refused_and_not_taken_for_many():
+    with pytest.raises(ValueError, match=r"shape \(40, 30, 4\)"):
+        kt.predict(classifier(), np.zeros((40, 30, 4), "uint8"))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "L", "RGBA", "CMYK", "1"])
+def test_what_pillow_has_opened_is_what_its_file_would_be(mode):
+    model, picture = classifier(), Image.fromarray(_pictures((20, 30))[0]).convert(mode)
+    file = io.BytesIO()
+    picture.save(file, "JPEG" if mode == "CMYK" else "PNG")
+    opened = Image.open(file)
+    expected = kt.predict(model, [file.getvalue()])
+    np.testing.assert_array_equal(kt.predict(model, opened), expected)
+    np.testing.assert_array_equal(kt.predict(model, [opened, opened]), np.repeat(expected, 2, axis=0))
+
+
+def test_what_pillow_has_opened_is_set_upright():
+    model, picture = classifier(), Image.fromarray(_pictures((20, 30))[0])
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    picture.save(file, "PNG", exif=exif)
+    np.testing.assert_array_equal(kt.predict(model, Image.open(file)), kt.predict(model, [file.getvalue()]))
+    assert np.abs(kt.predict(model, Image.open(file)) - kt.predict(model, picture)).max() > 1e-3
+
+
+def _any_size():
+    pixels = keras.Input((None, None, 3))
+    return kt.image_classifier(keras.Model(pixels, keras.layers.Conv2D(4, 3)(pixels)), 2, preprocessing="tf")
+
+
+def test_a_model_of_any_size_is_told_the_size():
+    model, picture = _any_size(), _pictures((40, 30))[0]
+    resized = decoding.resize(picture, (12, 16))
+    found = kt.predict(model, [picture], image_size=(12, 16))
+    np.testing.assert_allclose(found, kt.predict(model, [resized], image_size=(12, 16)), rtol=1e-5)
+    assert kt.predict(model, [picture], image_size=12, ten_crop=True).shape == (1, 2)
+
+
+@pytest.mark.parametrize("ten_crop", [False, True])
+def test_a_model_of_any_size_that_is_told_none_says_so(ten_crop):
+    with pytest.raises(ValueError, match=r"kt\.predict\(…, image_size=224\)"):
+        kt.predict(_any_size(), _pictures((40, 30)), ten_crop=ten_crop)
+
+
+def test_another_size_than_the_model_s_is_refused():
+    with pytest.raises(ValueError, match="disagree about the size"):
+        kt.predict(classifier(), _pictures((40, 30)), image_size=20)
+
+
+def _of(*outputs, shape=(16, 16, 3)):
+    """A model that hands out what these layers make of its pooled picture."""
+    pixels = keras.Input(shape)
+    pooled = keras.layers.GlobalAveragePooling2D()(pixels)
+    return keras.Model(pixels, [output(pooled) for output in outputs] if len(outputs) > 1 else outputs[0](pooled))
+
+
+class _Subclassed(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+@pytest.mark.parametrize("ten_crop", [False, True])
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (lambda: _of(keras.layers.Dense(1)), r"Dense\(2\)"),
+        (lambda: _of(keras.layers.Dense(1, activation="sigmoid")), r"Dense\(2\)"),
+        (lambda: _of(keras.layers.Dense(3, activation="sigmoid")), "do not sum to 1"),
+        (lambda: _of(keras.layers.Dense(2), keras.layers.Dense(2)), "of the output that is meant"),
+        (bodies.residual_body, "for a body without a head"),
+        (_Subclassed, "_Subclassed, no graph"),
+        (lambda: _of(keras.layers.Dense(2), shape=(16, 16, 1)), "not one picture in colour"),
+        (lambda: _two_inputs(), "not one picture in colour"),
+    ],
+    ids=["one logit", "one share", "shares", "two outputs", "no head", "no graph", "grey", "two inputs"],
+)
+def test_what_is_no_classifier_of_pictures_is_refused(model, told, ten_crop):
+    with pytest.raises(ValueError, match=told):
+        kt.predict(model(), _pictures((16, 16)), ten_crop=ten_crop)
+
+
+def _two_inputs():
+    pixels, more = keras.Input((16, 16, 3)), keras.Input((2,))
+    joined = keras.layers.Concatenate()([keras.layers.GlobalAveragePooling2D()(pixels), more])
+    return keras.Model([pixels, more], keras.layers.Dense(2)(joined))
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, None, True])
+def test_a_batch_size_that_is_none_is_refused(batch_size):
+    with pytest.raises(ValueError, match="`batch_size` is none"):
+        kt.predict(classifier(), _pictures((16, 16)), batch_size=batch_size)
 
 
 def test_pictures_scaled_to_one_are_refused():

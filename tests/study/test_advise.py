@@ -397,7 +397,7 @@ def test_a_trial_begins_with_the_statistics_that_were_chosen(another_domain, ask
 def test_what_fine_tuning_begins_with_counts_for_it_alone():
     """A body that gains in another domain before it is trained is the better one to train, and no better as it is."""
     right = [_of_200(0.70), _of_200(0.72)]
-    moved = Measures(_of_200(0.77)[None], 0.0, 0.0, 0.0)
+    moved = Measures(_of_200(0.77)[None, None], 0.0, 0.0, 0.0)
     evidence = [dataclasses.replace(_evidence("a", right[0]), calibrated=moved), _evidence("b", right[1])]
     ranked = {str(one): one.accuracy for one in prospects(evidence, [], {"a": FOR_IT, "b": FOR_IT})}
     assert list(ranked) == [
@@ -414,7 +414,7 @@ def test_what_fine_tuning_begins_with_counts_for_it_alone():
 
 def test_to_have_been_asked_in_time_is_no_merit():
     """Two bodies in another domain are equal as they are; one of them was not asked what it gains, one has no need."""
-    right, moved = _of_200(0.70), Measures(_of_200(0.76)[None], 0.0, 0.0, 0.0)
+    right, moved = _of_200(0.70), Measures(_of_200(0.76)[None, None], 0.0, 0.0, 0.0)
     asked = {"calibrates": True, "calibration": Calibration(1.0, 0.3, (), 100), "calibrated": moved}
     rows = {"asked": asked, "unasked": {"calibrates": True}, "transformer": {}}
     evidence = [dataclasses.replace(_evidence(name, right), **parts) for name, parts in rows.items()]
@@ -434,7 +434,7 @@ def test_a_lead_in_what_fine_tuning_begins_with_is_as_uncertain_as_these_feature
     """Frozen, two bodies are right about the same; as fine-tuning begins with them, each about others."""
     draw, moved = np.random.default_rng(0), {}
     for body, share in (("a", 0.70), ("b", 0.62)):
-        moved[body] = Measures((draw.permutation(200) < share * 200)[None], 0.0, 0.0, 0.0)
+        moved[body] = Measures((draw.permutation(200) < share * 200)[None, None], 0.0, 0.0, 0.0)
     frozen_right = _of_200(0.5)
     evidence = [dataclasses.replace(_evidence(body, frozen_right), calibrated=worth) for body, worth in moved.items()]
     margin = body_margin(prospects(evidence, [], {"a": FOR_IT, "b": FOR_IT}), evidence).difference
@@ -473,7 +473,7 @@ def test_a_transformer_is_tried_with_lora_and_has_no_adapter_afterwards():
 
 
 def _evidence(body, right, parameters=100, methods=METHODS[:2]):
-    right = np.array(right, bool)[None]
+    right = np.array(right, bool)[None, None]
     return Evidence(body, parameters, methods, Measures(right, 0.0, 0.0, 0.0), 1.0)
 
 

@@ -44,17 +44,17 @@ def test_few_examples_are_divided_often_so_that_how_hardly_matters():
     generator, labels = np.random.default_rng(0), np.arange(60) % 3
     features = generator.normal(size=(60, 8)) + 0.6 * generator.normal(size=(3, 8))[labels]
     found = [transferability.measures(features, labels, seed=seed) for seed in range(6)]
-    assert found[0].right.shape == (21, 60)
-    once = np.concatenate([each.right.mean(axis=1) for each in found])
+    assert found[0].right.shape == (3, 7, 60)
+    once = np.concatenate([each.right.mean(axis=-1).ravel() for each in found])
     assert np.std([each.accuracy for each in found]) < np.std(once) / 2
-    different = {tuple(row) for each in found for row in each.right.tolist()}
+    different = {tuple(row) for each in found for row in each.right.reshape(21, 60).tolist()}
     assert len(different) > 100  # no two seeds ask on the same divisions
 
 
 def test_many_examples_are_divided_once_for_each_strength():
     labels = np.arange(1500) % 2
     features = np.random.default_rng(0).normal(size=(1500, 2)) + labels[:, None]
-    assert transferability.measures(features, labels, seed=0).right.shape == (3, 1500)
+    assert transferability.measures(features, labels, seed=0).right.shape == (3, 1, 1500)
 
 
 def test_features_that_are_all_zero_say_nothing_and_stop_nobody():
