@@ -15,12 +15,14 @@ import pathlib
 import numpy as np
 from backbone_ranking import lines_of
 from fine_tuning_folds import held_out, mean_over_folds, measure_missing, parser_over_folds
-from model_soups import between, judged, one_run, probabilities
+from model_soups import SHARES, between, judged, one_run, probabilities
 from scipy.special import softmax
 
-WAYS = {"fitted head": 0.0, "fine-tuned": 0.75}
+WAYS = {"fitted head": 0.0, "fine-tuned": SHARES[0]}
 PARTS = {"4/5": 4 / 5, "7/8": 7 / 8, "15/16": 15 / 16}
 WHOLE = "whole"
+# The part that the package takes beside the paper's, and each beside whole pictures.
+PAIRS = [("15/16", "7/8"), *((part, WHOLE) for part in PARTS)]
 
 
 def main() -> None:
@@ -56,20 +58,22 @@ def measure(folder: pathlib.Path, fold: int, *, options: dict) -> dict[str, tupl
 
 
 def leads(lines: list[dict], key: dict, options) -> str:
-    """By how much ten crops are better than one look, mean over the folds and its standard error."""
+    """How one way to look differs from another: mean over the folds, and its standard error."""
     own = [
         line
         for line in lines
         if key.items() <= line.items() and line["set"] in options.sets and line["fold"] in options.folds
     ]
-    found = []
+    found = [f"Differences, mean of {len(own)} folds (standard error); of log loss, less is better:"]
     for way in WAYS:
-        for part in PARTS:
-            gained = np.array([np.subtract(line[f"{way}, {part}"], line[f"{way}, {WHOLE}"]) for line in own])
-            error = gained.std(axis=0, ddof=1) / np.sqrt(len(own)) if len(own) > 1 else [np.nan] * 2
-            accuracy, loss = (f"{mean:+.3f} ({se:.3f})" for mean, se in zip(gained.mean(axis=0), error, strict=True))
-            found.append(f"{way}, {part}: accuracy {accuracy}, log loss {loss}")
-    return "\n".join(["Ten crops beside one look, mean of the folds (standard error):", *found])
+        for one, other in PAIRS:
+            more = np.array([np.subtract(line[f"{way}, {one}"], line[f"{way}, {other}"]) for line in own])
+            errors = more.std(axis=0, ddof=1) / np.sqrt(len(own)) if len(own) > 1 else [np.nan] * 2
+            accuracy, loss = (
+                f"{mean:+.3f} ({error:.3f})" for mean, error in zip(more.mean(axis=0), errors, strict=True)
+            )
+            found.append(f"{way}, {one} beside {other}: accuracy {accuracy}, log loss {loss}")
+    return "\n".join(found)
 
 
 if __name__ == "__main__":
