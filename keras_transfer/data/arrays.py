@@ -100,7 +100,7 @@ def of_one_kind(given: Any, class_names: Sequence[str], *, name: str) -> Picture
         explain(
             f"The pictures of `{name}` are not all of one kind.",
             given=", ".join(sorted({type(picture).__name__ for picture in given})),
-            expected="arrays, or paths, or encoded bytes",
+            expected="arrays or Pillow's pictures, or paths, or encoded bytes",
         )
     )
 

@@ -199,8 +199,10 @@ class ArrayExamples(PictureExamples):
     @staticmethod
     def _wrong_with(picture: np.ndarray) -> str | None:
         if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[-1] not in (1, 3)) or not picture.size:
+            mend = "; leave transparency out, x[..., :3], or give the file" if picture.shape[2:] == (4,) else ""
             return (
-                f"shape {picture.shape}, where (height, width, 3), (height, width, 1) or (height, width) was expected"
+                f"shape {picture.shape}, where (height, width, 3), (height, width, 1) or (height, width) was "
+                f"expected{mend}"
             )
         if picture.dtype == np.uint8:
             return None
