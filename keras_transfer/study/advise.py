@@ -44,9 +44,9 @@ def advise(splits: Splits, backbones: Any, *, minutes: float = 5.0, seed: int = 
     more under the statistics that staged fine-tuning begins with. Then these bodies are fitted by the methods in
     question (staged fine-tuning, LoRA on transformers) beside a linear probe, for the same epochs and on the same
     examples, as often as the minutes allow. What is tried is what is recommended, the methods' plans with nothing set;
-    where the minutes allow a part of their epochs only, that is said. A gain over few examples is believed in part
-    only. Everything that decides is measured on train and validation: the test split is looked at for near-duplicates
-    and for being unlike, and has no say in the advice.
+    where the minutes allow a part of their epochs only, that is said. A gain or a lead on few examples is believed in
+    part only. Everything that decides is measured on train and validation: the test split is looked at for
+    near-duplicates and for being unlike, and has no say in the advice.
 
     Args:
         splits: labelled pictures or texts, from `kt.data`.

@@ -19,6 +19,7 @@ they are of those very models, and of methods that are equal one is often better
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -119,6 +120,25 @@ class Scores:
         ]
         half = math.hypot(*ends)
         return Estimate(value, value - half, value + half, examples, level=level, seeds=seeds)
+
+
+def covariance(figures: Sequence[Scores]) -> npt.NDArray[np.float64]:
+    """How figures on the same examples would vary together if the examples were others, shape (figures, figures).
+
+    Args:
+        figures: of the same examples, each a mean over its seeds.
+
+    Example:
+
+    >>> right = np.arange(50) % 5 > 0
+    >>> covariance([accuracy(np.ones(50, bool), right[None])] * 2).round(4).tolist()
+    [[0.0037, 0.0033], [0.0033, 0.0037]]
+    """
+    influences = np.stack([np.mean(each.influences, axis=0) for each in figures])
+    examples = influences.shape[1]
+    # Of a difference of two figures, half of the imagined examples is each one's own.
+    own = _IMAGINED / 2 * np.eye(len(figures))
+    return (influences @ influences.T + own) / examples / max(examples - 1, 1)
 
 
 def level_said(level: float) -> str:

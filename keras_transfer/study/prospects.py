@@ -10,19 +10,24 @@ from keras_transfer.study import intervals
 from keras_transfer.study.evidence import Evidence
 from keras_transfer.study.intervals import Difference
 from keras_transfer.study.rules import METHODS, Rule, leaning
+from keras_transfer.study.transferability import noise_of
 from keras_transfer.study.trials import Trial
 
-# What a method is thought to gain over a frozen body before it is tried: three points, if the flow chart points to it,
-# as fine-tuning does in the mean on folds of the training pictures of the four shared sets, and of a body that is
-# seldom wrong a fifth of its errors, as it is there; a point less than nothing, if the chart points to the frozen body.
-# Give or take three that all bodies have in common, since it is the task that asks for it, and two of each body's own:
-# on small picture sets nearly all gains lay within twice that. A trial on few examples is believed in part, by its
-# noise.
+# What a method is thought to gain over a frozen body before it is tried: three points, if the flow chart points to
+# it, as fine-tuning does in the mean on folds of the training pictures of the four shared sets, and with what its
+# size adds no more than a fifth of its errors, as it is there of a body that is seldom wrong; a point less than
+# nothing, if the chart points to the frozen body. Give or take three that all bodies have in common, since it is the
+# task that asks for it, and two of each body's own: on small picture sets nearly all gains lay within twice that. A
+# trial on few examples is believed in part, by its noise.
 LEAD, MENDED, LOSS, SPREAD, OWN_SPREAD = 0.03, 0.2, 0.01, 0.03, 0.02
 # A body of twice the parameters is thought to gain a point more, and none two points more or less than the mean of the
 # candidates: larger bodies of a family are better when they are tuned (Kornblith et al. 2019, arXiv:1805.08974), and on
 # a few hundred pictures a linear probe cannot tell them apart.
 LEAD_OF_TWICE, MOST_LEAD = 0.01, 0.02
+# What probes of bodies differ by beside that, each from what its size says: three points, as those of three ImageNet
+# bodies do under cross-validation on the training pictures of the four shared sets, the noise taken off. A lead on few
+# examples may be chance, and is believed by that measure.
+PROBES_SPREAD = 0.03
 # A 95 % interval is so many standard errors wide.
 _INTERVAL = 2 * 1.96
 
@@ -34,7 +39,7 @@ class Prospect:
     Attributes:
         body: the candidate's name.
         method: the way to adapt it.
-        accuracy: of its linear probe under cross-validation, and the gain that is expected over that.
+        accuracy: what its frozen features are thought to be worth, and the gain that is expected over that.
         gain: what was measured of that gain in trials; `None` where there was none.
     """
 
@@ -89,7 +94,8 @@ def prospects(
         trials: the short fits.
         charts: what the flow chart says of each body.
     """
-    found = [Prospect(row.body, METHODS[0], row.measures.accuracy, None) for row in evidence]
+    frozen = dict(zip((row.body for row in evidence), frozen_accuracies(evidence).tolist(), strict=True))
+    found = [Prospect(body, METHODS[0], accuracy, None) for body, accuracy in frozen.items()]
     for method in METHODS[1:]:
         rows = [row for row in evidence if method in row.methods]
         if not rows:
@@ -99,11 +105,11 @@ def prospects(
         # The charts differ where one body's features lie a hair to this side of a bound, the other's to that: no reason
         # to think better of the worse.
         of_training = np.mean([_of_training(method, charts[row.body]) for row in rows])
-        room = 1 - np.array([row.measures.accuracy for row in rows])
-        thought = head_starts(method, rows) + leads + np.minimum(of_training, MENDED * room)
+        room = 1 - np.array([frozen[row.body] for row in rows])
+        thought = head_starts(method, rows) + np.minimum(of_training + leads, MENDED * room)
         expected = np.minimum(expected_gains(thought, measured), room)
         found += [
-            Prospect(row.body, method, row.measures.accuracy + gain, of_trials)
+            Prospect(row.body, method, frozen[row.body] + gain, of_trials)
             for row, gain, of_trials in zip(rows, expected, measured, strict=True)
         ]
     parameters = {row.body: row.parameters for row in evidence}
@@ -114,6 +120,29 @@ def _of_training(method: str, chart: Sequence[Rule]) -> float:
     """What training is thought to gain, before it is tried."""
     points_to = leaning(chart)
     return LEAD if points_to == method else -LOSS if points_to == METHODS[0] else 0.0
+
+
+def frozen_accuracies(rows: Sequence[Evidence]) -> np.ndarray:
+    """What each body's frozen features are thought to be worth, from what the probes on all of them came to.
+
+    Of bodies that are not clearly worse than the best, the accuracies are drawn towards what their sizes say, as far as
+    these examples may have been kinder to one of them: the mean of a normal distribution of unknown level, given
+    its values with noise. On many examples these are the accuracies of the probes.
+
+    Args:
+        rows: what is known of each body, of one at least.
+    """
+    accuracies = np.array([row.measures.accuracy for row in rows])
+    best = rows[int(accuracies.argmax())].measures
+    near = [place for place, row in enumerate(rows) if best.lead_over(row.measures).low <= 0]
+    noise = noise_of([rows[place].measures for place in near])
+    sizes = size_leads([rows[place].parameters for place in near])
+    beyond_size, prior = accuracies[near] - sizes, PROBES_SPREAD**2 * np.eye(len(near))
+    weights = np.linalg.inv(prior + noise)
+    level = weights.sum(axis=0) @ beyond_size / weights.sum()
+    believed = accuracies.copy()
+    believed[near] = level + sizes + prior @ weights @ (beyond_size - level)
+    return believed
 
 
 def head_starts(method: str, rows: Sequence[Evidence]) -> np.ndarray:

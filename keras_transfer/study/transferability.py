@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -51,13 +52,26 @@ class Measures:
         count = self.right.shape[-1]
         return interval_of_share(round(self.accuracy * count), count)
 
+    @property
+    def by_strength(self) -> intervals.Scores:
+        """The accuracy for each strength, and what each example does to it."""
+        return intervals.mean(self.right.mean(axis=1))
+
     def lead_over(self, other: Self) -> Difference:
         """How much more often the probes of these features are right, on the same examples.
 
         The interval is of these examples: that probes on others would be other probes is not in it.
         """
-        own, others = (intervals.mean(each.right.mean(axis=1)) for each in (self, other))
-        return own.minus(others).estimate().within(-1, 1)
+        return self.by_strength.minus(other.by_strength).estimate().within(-1, 1)
+
+
+def noise_of(several: Sequence[Measures]) -> np.ndarray:
+    """How the accuracies of probes on the same examples would differ on others: a covariance, shape (bodies, bodies).
+
+    Args:
+        several: the measures of each body.
+    """
+    return intervals.covariance([each.by_strength for each in several])
 
 
 def measures(features: np.ndarray, labels: np.ndarray, *, seed: int) -> Measures:
